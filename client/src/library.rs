@@ -167,6 +167,15 @@ impl Library {
         self.database.accept_view()
     }
 
+    /// Chooses whether the third hop of each path is kept, too (docs/protocol.md §6.4(18)). A client
+    /// that runs goes by it once it is started again.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn set_full_vanguards(&self, is_on: bool) -> Result<(), DatabaseError> {
+        self.database.set_full_vanguards(is_on)
+    }
+
     /// A message in the outbox and what it says; `None` if it is not there.
     ///
     /// # Errors
@@ -212,6 +221,19 @@ mod tests {
         assert!(library().accept_view().unwrap());
         assert!(!library().status().seeds_disagree);
         assert!(!library().accept_view().unwrap(), "it is accepted");
+    }
+
+    #[test] // §6.4(18)
+    fn full_vanguards_are_off_until_the_owner_turns_them_on() {
+        let dir = TempDir::new().unwrap();
+        let path = profile(&dir);
+        let library = || Library::open(Profile::load(&path).unwrap()).unwrap();
+        let is_on = || library().status().has_full_vanguards;
+        assert!(!is_on());
+        library().set_full_vanguards(true).unwrap();
+        assert!(is_on());
+        library().set_full_vanguards(false).unwrap();
+        assert!(!is_on());
     }
 
     #[test] // §1.6(4)

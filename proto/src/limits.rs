@@ -112,8 +112,14 @@ pub const SUSPECT_NAMED_MIN: usize = 3;
 /// L2 suspected over one guard and no other, before the guard is suspected in their place
 /// (§6.4(10)).
 pub const SUSPECT_FRAMED_MIN: usize = 2;
-/// Failures in a row after which an L2 may be replaced before its time (§6.4(10)).
+/// Failures in a row after which an L2 or L3 may be replaced before its time (§6.4(10), §6.4(18)).
 pub const L2_FAILURES_MAX: u32 = 8;
+/// Relays that are pinned in the middle's place with full vanguards (§6.4(18)).
+pub const L3_COUNT: usize = 8;
+/// The least time for which each is (§6.4(18)).
+pub const L3_LIFE_MIN: Duration = Duration::from_secs(3600);
+/// The greatest (§6.4(18)).
+pub const L3_LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 /// L2 over which circuits must have failed for their guard to be set aside (§6.4(11)).
 pub const GUARD_BLAME_L2: usize = 2;
 /// Middles over which they must have failed (§6.4(11)).

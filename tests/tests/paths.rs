@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
@@ -455,4 +456,57 @@ fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
     world.network().heal();
     world.command(ALICE, Command::Flush);
     world.expect_within(seconds(12), |world| guard_of(world, ALICE).is_some());
+}
+
+/// The middles of a few runs of Alice's client, in each of which it sends something.
+fn middles_of_runs(world: &mut World, address: &InboxAddress, runs: usize) -> BTreeSet<RelayId> {
+    let mut middles = BTreeSet::new();
+    for _ in 0..runs {
+        let seen = world.client(ALICE).notices.len();
+        next_run(world);
+        assert!(
+            send_and_wait(world, address, seconds(60)),
+            "{}",
+            world.describe()
+        );
+        let notices = world.client(ALICE).notices.iter().skip(seen);
+        middles.extend(notices.filter_map(|(_, notice)| match notice {
+            Notice::HopBuilt { hop: 3, relay, .. } => Some(*relay),
+            _ => None,
+        }));
+    }
+    middles
+}
+
+#[test] // §6.4(18)
+fn middles_are_kept_across_runs_while_full_vanguards_are_on() {
+    let mut world = World::new(341).relays(30).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    assert!(middles_of_runs(&mut world, &address, 12).len() > 14);
+    world.set_full_vanguards(ALICE, true);
+    let kept = middles_of_runs(&mut world, &address, 12);
+    assert!(kept.len() <= 8, "{}", world.describe());
+    world.set_full_vanguards(ALICE, false);
+    assert!(middles_of_runs(&mut world, &address, 12).len() > 14);
+    world.set_full_vanguards(ALICE, true);
+    let again = middles_of_runs(&mut world, &address, 12);
+    assert!(again.union(&kept).count() <= 8, "the same as before");
+}
+
+#[test] // §6.4(18)
+fn mail_is_sent_while_a_kept_middle_is_dead_and_few_take_its_place() {
+    let mut world = World::new(342).relays(30).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    world.set_full_vanguards(ALICE, true);
+    let kept = middles_of_runs(&mut world, &address, 12);
+    let is_needed = |relay: &RelayId| {
+        let [guards, layer2] = [1, 2].map(|hop| relays_at(&world, ALICE, hop));
+        guards.contains(relay) || layer2.contains(relay) || name_of(&world, *relay) == RelayName(0)
+    };
+    let dead = kept.iter().copied().find(|relay| !is_needed(relay));
+    let dead = dead.expect("one that is no guard or L2");
+    world.crash_relay(name_of(&world, dead));
+    let others = middles_of_runs(&mut world, &address, 12);
+    assert!(!others.contains(&dead), "{}", world.describe());
+    assert!(others.union(&kept).count() <= 9, "{}", world.describe());
 }

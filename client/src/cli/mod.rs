@@ -24,6 +24,7 @@ mod send;
 mod session;
 mod status;
 mod times;
+mod vanguards;
 mod view;
 mod writer;
 
@@ -122,6 +123,10 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Show the state of the profile and the network
     Status(status::StatusArgs),
+    /// Choose whether the third hop of each path is kept for hours, too: for owners of inboxes whose
+    /// guard somebody may look for; needs no network
+    #[command(subcommand)]
+    Vanguards(vanguards::VanguardsCommand),
     /// Decide about the list of relays
     #[command(subcommand)]
     View(view::ViewCommand),
@@ -162,6 +167,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Outbox(command) => block_on(outbox::run(&session, &command)),
         Command::Relay(args) => block_on(relay::run(&session, args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
+        Command::Vanguards(command) => vanguards::run(&session, command),
         Command::View(command) => view::run(&session, &command),
     }
 }

@@ -40,6 +40,7 @@ struct Line<'a> {
     guards: usize,
     guards_set_aside: usize,
     l2_set_aside: usize,
+    full_vanguards: bool,
     circuits: usize,
     outbox: Vec<Outgoing>,
     inboxes: Vec<Inbox<'a>>,
@@ -148,6 +149,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         guards: status.guards,
         guards_set_aside: status.guards_set_aside,
         l2_set_aside: status.l2_set_aside,
+        full_vanguards: status.has_full_vanguards,
         circuits: status.circuits,
         outbox: outgoing(&status.outbox),
         inboxes: inboxes.collect(),
@@ -253,6 +255,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     session.line(&format!("guard     {}", guard_words(line)))?;
     if let Some(words) = set_aside_words(line.guards_set_aside, line.l2_set_aside) {
         session.line(&format!("  {words}"))?;
+    }
+    if line.full_vanguards {
+        session.line("  full vanguards are on: the third hop of each path is kept, too")?;
     }
     session.line(&format!("circuits  {} open", line.circuits))?;
     session.line(&format!(

@@ -408,6 +408,8 @@ pub struct Snapshot {
     pub clock: Option<Vec<u8>>,
     /// Whether the seeds that were asked first agreed.
     pub first_contact: Option<Vec<u8>>,
+    /// Whether the owner wants full vanguards (docs/protocol.md §6.4(18)).
+    pub has_full_vanguards: bool,
     /// The book of relays, as it was stored.
     pub relays: Vec<BookRow>,
     /// Name and state of each inbox.
@@ -514,6 +516,8 @@ pub struct Status {
     pub guards_set_aside: usize,
     /// How many second hops are set aside, since they refused too much.
     pub l2_set_aside: usize,
+    /// Whether the third hop of each path is kept for hours, too.
+    pub has_full_vanguards: bool,
     /// Circuits that are open.
     pub circuits: usize,
     /// The outbox, in the order the messages were sent.

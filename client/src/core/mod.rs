@@ -116,10 +116,11 @@ impl Core {
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let paths = match &snapshot.paths {
+        let mut paths = match &snapshot.paths {
             Some(state) => Paths::restore(state, own_relay).ok_or(SnapshotFault::Paths)?,
             None => Paths::default(),
         };
+        paths.turn_full_vanguards(snapshot.has_full_vanguards);
         let pool = Pool::new(paths, &network.params, moment);
         let clock = snapshot.clock.as_deref();
         let mut core = Self {
@@ -376,6 +377,7 @@ impl Core {
             seeds_disagree: self.sync.is_disputed(),
             guards_set_aside: self.pool.paths.guards.set_aside_count(),
             l2_set_aside: self.pool.paths.layer2.set_aside_count(),
+            has_full_vanguards: self.pool.paths.layer3.is_on(),
             circuits: self.pool.built_count(),
             outbox: self
                 .outbox

@@ -41,6 +41,8 @@ const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
 /// Whether the seeds that were asked first agree.
 const FIRST_CONTACT: &str = "first_contact";
+/// Whether full vanguards are on: one byte, 1 for yes. No row: they are off.
+const FULL_VANGUARDS: &str = "full_vanguards";
 
 /// The database could not be opened or used.
 #[derive(Debug)]
@@ -383,11 +385,18 @@ impl Database {
             .doing("note that the list of relays is accepted")
     }
 
+    /// The user chose whether clients have full vanguards, from their next start on.
+    pub(crate) fn set_full_vanguards(&self, is_on: bool) -> Result<(), DatabaseError> {
+        put_meta(&self.connection, FULL_VANGUARDS, &[u8::from(is_on)])
+            .map(drop)
+            .doing("note whether full vanguards are on")
+    }
+
     /// All that the core needs to continue, with the ids of messages received since
     /// `received_since`.
     pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
         let doing = "read the profile";
-        let meta = |name| {
+        let meta = |name| -> Result<Option<Vec<u8>>, DatabaseError> {
             let found = self.connection.query_row(
                 "SELECT value FROM meta WHERE name = ?1",
                 [name],
@@ -399,6 +408,7 @@ impl Database {
             paths: meta(PATHS)?,
             clock: meta(CLOCK)?,
             first_contact: meta(FIRST_CONTACT)?,
+            has_full_vanguards: meta(FULL_VANGUARDS)?.is_some_and(|value| value == [1]),
             relays: self
                 .rows(
                     "SELECT descriptor, first_seen, setup_at, there_since FROM relays",

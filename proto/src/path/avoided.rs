@@ -18,8 +18,8 @@ use crate::time::Instant;
 /// Most relays that are remembered of each kind; beyond it the oldest word, or the rest that ends
 /// first, is forgotten.
 const KEPT_MAX: usize = 1024;
-/// Most guards that are remembered of a relay that failed over them.
-const GUARDS_MAX: usize = 8;
+/// Most guards, and most L2, that are remembered of a relay that failed over them.
+const REPORTED_BY_MAX: usize = 8;
 
 /// What is held against relays.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ struct Named {
 
 /// What the hop that gave its word was on that path. A relay may be both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Guard,
     Layer2,
     Other,
@@ -55,6 +55,8 @@ struct Rest {
     backoff: Backoff,
     /// The guards that reported it, or over which it was suspected.
     guards: BTreeSet<RelayId>,
+    /// The L2 that reported it, in messages that only they could seal.
+    layer2: BTreeSet<RelayId>,
     /// It is reachable, and suspected of breaking circuits: only an answer clears it.
     is_suspect: bool,
 }
@@ -77,11 +79,13 @@ pub enum Word {
 }
 
 impl Avoided {
-    /// The last relay of this path can't be reached, by the word of the one before it.
+    /// The last relay of this path can't be reached, by the word of the one before it. `is_sealed`:
+    /// nobody else can have made that up.
     pub fn handle_failed(
         &mut self,
         known: Known<'_>,
         path: &[RelayId],
+        is_sealed: bool,
         rng: &mut dyn CryptoRng,
     ) -> Option<Word> {
         let [.., by, relay] = path else { return None };
@@ -90,9 +94,10 @@ impl Avoided {
             3 => Role::Layer2,
             _ => Role::Other,
         };
-        let guard = (role == Role::Guard).then_some(*by);
+        let is_certain = is_sealed || role == Role::Guard;
+        let witness = is_certain.then_some((role, *by));
         if self.rests.contains_key(relay) {
-            self.rest(known, *relay, guard, rng);
+            self.rest(known, *relay, witness, rng);
             return Some(Word::Known);
         }
         if let Some(named) = self.named.get_mut(relay).filter(|named| named.by == *by) {
@@ -100,7 +105,7 @@ impl Avoided {
             return Some(Word::Alone { is_news: false });
         }
         if let Some(before) = self.named.remove(relay) {
-            self.rest(known, *relay, guard, rng);
+            self.rest(known, *relay, witness, rng);
             let layer2 = (before.role == Role::Layer2).then_some((before.by, before.count));
             return Some(Word::Agreed { layer2 });
         }
@@ -134,7 +139,8 @@ impl Avoided {
         guard: RelayId,
         rng: &mut dyn CryptoRng,
     ) {
-        self.rest(known, relay, Some(guard), rng).is_suspect = true;
+        self.rest(known, relay, Some((Role::Guard, guard)), rng)
+            .is_suspect = true;
     }
 
     /// Another guard reached this relay: which guard alone called it out of reach, and how often
@@ -187,18 +193,24 @@ impl Avoided {
         exclude
     }
 
-    /// Whether it failed so often in a row, over two guards.
-    pub(super) fn has_failed_over_two(&self, relay: RelayId, times: u32) -> bool {
-        self.rests
-            .get(&relay)
-            .is_some_and(|rest| rest.guards.len() >= 2 && rest.backoff.failures() >= times)
+    /// Whether it failed so often in a row, by the word of two guards, or of two L2. Suspicion over a
+    /// guard counts as its word.
+    pub(super) fn has_failed_by_two(&self, relay: RelayId, of: Role, times: u32) -> bool {
+        self.rests.get(&relay).is_some_and(|rest| {
+            let by = match of {
+                Role::Guard => &rest.guards,
+                Role::Layer2 => &rest.layer2,
+                Role::Other => return false,
+            };
+            by.len() >= 2 && rest.backoff.failures() >= times
+        })
     }
 
     fn rest(
         &mut self,
         known: Known<'_>,
         relay: RelayId,
-        guard: Option<RelayId>,
+        witness: Option<(Role, RelayId)>,
         rng: &mut dyn CryptoRng,
     ) -> &mut Rest {
         if self.rests.len() >= KEPT_MAX
@@ -213,8 +225,13 @@ impl Avoided {
         }
         self.named.remove(&relay);
         let rest = self.rests.entry(relay).or_default();
-        if rest.guards.len() < GUARDS_MAX {
-            rest.guards.extend(guard);
+        let by = match witness {
+            Some((Role::Guard, by)) => Some((&mut rest.guards, by)),
+            Some((Role::Layer2, by)) => Some((&mut rest.layer2, by)),
+            Some((Role::Other, _)) | None => None,
+        };
+        if let Some((kept, by)) = by.filter(|(kept, _)| kept.len() < REPORTED_BY_MAX) {
+            kept.insert(by);
         }
         rest.backoff.fail(&known.network.params, known.now, rng);
         rest
@@ -236,7 +253,7 @@ mod tests {
     fn words(avoided: &mut Avoided, paths: &[&[u8]]) -> Vec<Word> {
         let mut word = |known: Known<'_>, path: &[u8], rng: &mut ChaCha20Rng| {
             let path: Vec<RelayId> = path.iter().copied().map(relay).collect();
-            avoided.handle_failed(known, &path, rng)
+            avoided.handle_failed(known, &path, true, rng)
         };
         When::at(WALL).act(|known, rng| {
             let paths = paths.iter();
@@ -300,9 +317,9 @@ mod tests {
         let by_one_guard = [&[1, 11][..], &[1, 14, 11]].repeat(8);
         words(&mut avoided, &by_one_guard);
         assert!(avoided.is_avoided(relay(11), NOW));
-        assert!(!avoided.has_failed_over_two(relay(11), 8));
+        assert!(!avoided.has_failed_by_two(relay(11), Role::Guard, 8));
         words(&mut avoided, &[&[2, 11]]);
-        assert!(avoided.has_failed_over_two(relay(11), 8));
+        assert!(avoided.has_failed_by_two(relay(11), Role::Guard, 8));
     }
 
     #[test]
@@ -315,14 +332,17 @@ mod tests {
         };
         When::at(WALL).act(|known, rng| {
             for number in 100..3000 {
-                avoided.handle_failed(known, &[id(1), id(number)], rng);
+                avoided.handle_failed(known, &[id(1), id(number)], true, rng);
+                avoided.handle_failed(known, &[id(1), id(number), id(5)], true, rng);
                 avoided.handle_suspected(known, id(number + 10_000), id(number), rng);
                 avoided.handle_suspected(known, id(5), id(number), rng);
             }
         });
         assert!(avoided.named.len() <= KEPT_MAX && avoided.rests.len() <= KEPT_MAX);
         let mut rests = avoided.rests.values();
-        assert!(rests.all(|rest| rest.guards.len() <= GUARDS_MAX));
+        assert!(rests.all(|rest| {
+            rest.guards.len() <= REPORTED_BY_MAX && rest.layer2.len() <= REPORTED_BY_MAX
+        }));
     }
 
     #[test] // §6.4(15)

@@ -1,5 +1,5 @@
-//! How a circuit's relays are drawn: guard, pinned L2, fresh middle (docs/protocol.md §6.4(1)); and
-//! the holders of own mailboxes apart from them (§6.4(14)).
+//! How a circuit's relays are drawn: guard, pinned L2, middle (docs/protocol.md §6.4(1)), which is
+//! fresh unless L3 are kept (§6.4(18)); and the holders of own mailboxes apart from them (§6.4(14)).
 //!
 //! Never two of the three in one address group. The terminal is somebody else's choice: it may
 //! repeat guard or L2, so that choosing it can't push this client to another guard; it is never the
@@ -36,15 +36,29 @@ impl Paths {
             holders: &self.holders,
         };
         let layer2 = self.layer2.choose(known, guard, is_alone, shunned, rng)?;
-        let mut exclude = Exclude::nothing();
-        known.exclude_groups_of(&mut exclude, &[guard, layer2]);
-        terminal.into_iter().for_each(|relay| exclude.relay(relay));
-        let unavoided = self.avoided.and_excluded(known.now, &exclude);
-        let middle = known
-            .draw(Roles::NONE, &unavoided, rng)
-            .or_else(|| known.draw(Roles::NONE, &exclude, rng))?;
+        let before = [guard, layer2];
+        let middle = if self.layer3.is_on() {
+            self.layer3.choose(known, before, terminal, shunned, rng)?
+        } else {
+            self.fresh_middle(known, before, terminal, rng)?
+        };
         let hop = |relay| hop_target(known.view, relay);
         Some([hop(guard)?, hop(layer2)?, hop(middle)?])
+    }
+
+    fn fresh_middle(
+        &self,
+        known: Known<'_>,
+        before: [RelayId; 2],
+        terminal: Option<RelayId>,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<RelayId> {
+        let mut exclude = Exclude::nothing();
+        known.exclude_groups_of(&mut exclude, &before);
+        terminal.into_iter().for_each(|relay| exclude.relay(relay));
+        let unavoided = self.avoided.and_excluded(known.now, &exclude);
+        let mut draw = |exclude| known.draw(Roles::NONE, exclude, rng);
+        draw(&unavoided).or_else(|| draw(&exclude))
     }
 
     /// Draws a holder that is none of these: in no AS and no address group of those taken, if that

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::CryptoRng;
 
+use super::avoided::Role;
 use super::pinned::{Pinned, Pins, Shunned, Terms, pick};
 use super::tally::may_set_aside;
 use super::{Known, Warning};
@@ -80,7 +81,11 @@ impl Layer2 {
         rng: &mut dyn CryptoRng,
     ) {
         let terms = Self::terms(&known.network.params);
-        let has_failed = |relay| shunned.avoided.has_failed_over_two(relay, L2_FAILURES_MAX);
+        let has_failed = |relay| {
+            shunned
+                .avoided
+                .has_failed_by_two(relay, Role::Guard, L2_FAILURES_MAX)
+        };
         self.pins.drop_old(known, terms, has_failed);
         let pins = &self.pins;
         self.refused

@@ -5,7 +5,7 @@
 //! a circuit: whoever owns these reports what came of them, and says which guard is in use. So
 //! clients and simulations choose by the same code.
 //!
-//! [`Guards`] · [`Layer2`], over `pinned`, what is kept for long · [`Avoided`] whom no draw finds for a while ·
+//! [`Guards`] · [`Layer2`] and [`Layer3`], over `pinned`, what is kept for long · [`Avoided`] whom no draw finds for a while ·
 //! `choose` how a path, or a holder, is drawn · [`Trail`] what circuits that failed had in common ·
 //! `tally` what is too much.
 
@@ -13,6 +13,7 @@ mod avoided;
 mod choose;
 mod guards;
 mod layer2;
+mod layer3;
 mod pinned;
 mod tally;
 mod trail;
@@ -24,6 +25,7 @@ pub use avoided::{Avoided, Word};
 pub use choose::{are_enough, hop_target};
 pub use guards::{Guards, Stage};
 pub use layer2::Layer2;
+pub use layer3::Layer3;
 pub use trail::Trail;
 
 use rand::CryptoRng;
@@ -39,7 +41,7 @@ use guards::Guard;
 use pinned::{Pinned, Shunned};
 
 /// Format of the stored state. The store brings older ones to it.
-const STATE_VERSION: u8 = 3;
+const STATE_VERSION: u8 = 4;
 
 /// What paths are chosen by, at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +92,8 @@ pub struct Paths {
     pub guards: Guards,
     /// The pinned relays behind them.
     pub layer2: Layer2,
+    /// Those behind L2, if the owner wants any.
+    pub layer3: Layer3,
     /// The relays that are not drawn for a while.
     pub avoided: Avoided,
     /// The relays that hold own mailboxes.
@@ -104,6 +108,8 @@ struct PathsState {
     pinned: Vec<Pinned>,
     /// When guards beyond the primaries were first tried.
     new_at: Vec<WallTime>,
+    /// Those in the middle's place.
+    layer3: Vec<Pinned>,
 }
 
 impl Paths {
@@ -114,15 +120,21 @@ impl Paths {
             .filter(|state| state.version == STATE_VERSION)?;
         // It may have become one before the user's client knew whose it is (§6.4(13)).
         state.guards.retain(|guard| Some(guard.relay) != own_relay);
-        state
-            .pinned
-            .retain(|pinned| Some(pinned.relay) != own_relay);
+        for pinned in [&mut state.pinned, &mut state.layer3] {
+            pinned.retain(|pinned| Some(pinned.relay) != own_relay);
+        }
         Some(Self {
             guards: Guards::restore(state.guards, state.new_at),
             layer2: Layer2::restore(state.pinned),
+            layer3: Layer3::restore(state.layer3),
             avoided: Avoided::default(),
             holders: Vec::new(),
         })
+    }
+
+    /// Whether middles are kept for hours, too: full vanguards (§6.4(18)). They are not at first.
+    pub fn turn_full_vanguards(&mut self, is_on: bool) {
+        self.layer3.turn(is_on);
     }
 
     /// These relays hold own mailboxes: a guard or L2 beside one would see this client's address
@@ -133,7 +145,8 @@ impl Paths {
         }
     }
 
-    /// The relays that are kept for long: the sampled guards and all pinned L2.
+    /// The relays that holders are drawn apart from: the sampled guards and all pinned L2. L3 are not
+    /// among them: they are gone within two days, and there are many (§6.4(18)).
     pub fn kept(&self) -> impl Iterator<Item = RelayId> {
         self.guards.relays().chain(self.layer2.relays())
     }
@@ -143,7 +156,7 @@ impl Paths {
         self.guards.grow(known, &self.holders, rng)
     }
 
-    /// Keeps guards and L2 complete while the view changes and time passes.
+    /// Keeps guards, L2 and L3 complete while the view changes and time passes.
     pub fn refresh(&mut self, known: Known<'_>, rng: &mut dyn CryptoRng) {
         self.guards.refresh(known, &self.holders, rng);
         let primary = self.guards.primary(known);
@@ -152,6 +165,8 @@ impl Paths {
             holders: &self.holders,
         };
         self.layer2.refresh(known, &primary, shunned, rng);
+        let before: Vec<RelayId> = primary.into_iter().chain(self.layer2.relays()).collect();
+        self.layer3.refresh(known, &before, shunned, rng);
     }
 
     /// What the user is to be told.
@@ -164,8 +179,12 @@ impl Paths {
     /// What is to be stored because something changed, counts with it; at the end (`is_last`) also
     /// counts alone: a commit for each circuit would be many.
     pub fn take_state(&mut self, is_last: bool) -> Option<Vec<u8>> {
-        let guards_changed = self.guards.take_changed(is_last);
-        if !self.layer2.take_changed(is_last) && !guards_changed {
+        let changed = [
+            self.guards.take_changed(is_last),
+            self.layer2.take_changed(is_last),
+            self.layer3.take_changed(),
+        ];
+        if !changed.contains(&true) {
             return None;
         }
         let state = PathsState {
@@ -173,6 +192,7 @@ impl Paths {
             guards: self.guards.sample().to_vec(),
             pinned: self.layer2.pinned().to_vec(),
             new_at: self.guards.new_at().to_vec(),
+            layer3: self.layer3.pinned().to_vec(),
         };
         Some(wire::encode(&state))
     }

@@ -13,6 +13,7 @@ pub struct ClientDisk {
     paths: Option<Vec<u8>>,
     clock: Option<Vec<u8>>,
     first_contact: Option<Vec<u8>>,
+    has_full_vanguards: bool,
     relays: BTreeMap<RelayId, BookRow>,
     inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
     outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
@@ -42,6 +43,7 @@ impl ClientDisk {
             paths: self.paths.clone(),
             clock: self.clock.clone(),
             first_contact: self.first_contact.clone(),
+            has_full_vanguards: self.has_full_vanguards,
             relays: self.relays.values().cloned().collect(),
             inboxes: self
                 .inboxes
@@ -71,6 +73,11 @@ impl ClientDisk {
     /// What `umbel view accept` does.
     pub fn accept_view(&mut self) {
         self.first_contact = Some(vec![FIRST_CONTACT_ACCEPTED]);
+    }
+
+    /// What `umbel vanguards` does.
+    pub fn set_full_vanguards(&mut self, is_on: bool) {
+        self.has_full_vanguards = is_on;
     }
 
     /// Loses what it has of all relays but these.

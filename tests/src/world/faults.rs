@@ -76,6 +76,11 @@ impl World {
         self.clients[name.0].disk.forget_relays_but(kept);
     }
 
+    /// The user of this client chooses whether it has full vanguards, from its next start on.
+    pub fn set_full_vanguards(&mut self, name: ClientName, is_on: bool) {
+        self.clients[name.0].disk.set_full_vanguards(is_on);
+    }
+
     /// The user of a client that is down goes on although seeds disagree.
     pub fn accept_view(&mut self, name: ClientName) {
         self.clients[name.0].disk.accept_view();

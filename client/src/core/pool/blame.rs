@@ -250,13 +250,15 @@ impl Pool {
         witness: Witness,
     ) -> Option<Word> {
         let paths = &mut self.paths;
-        let word = paths.avoided.handle_failed(cx.known(), path, cx.rng)?;
+        let is_sealed = witness == Witness::LastHop;
+        let word = paths
+            .avoided
+            .handle_failed(cx.known(), path, is_sealed, cx.rng)?;
         match (word, path) {
             // It counts once another guard has reached that L2.
             (Word::Alone { .. }, [_, layer2]) => paths.avoided.count(*layer2),
             (Word::Alone { is_news: true }, [_, layer2, middle])
-                if witness == Witness::LastHop
-                    && paths.layer2.handle_refused(cx.known(), *layer2, *middle) =>
+                if is_sealed && paths.layer2.handle_refused(cx.known(), *layer2, *middle) =>
             {
                 paths.avoided.count(*middle);
             }

@@ -33,11 +33,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_9),
     Step::States(FORMAT_10),
     Step::States(FORMAT_11),
+    Step::States(FORMAT_12),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 11;
+pub(super) const VERSION: u32 = 12;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -228,6 +229,14 @@ const FORMAT_11: &[Rewrite] = &[Rewrite {
     read: "SELECT state FROM inboxes WHERE rowid = ?1",
     write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
     upgrade: |old, _| states::inbox_6(old),
+}];
+
+/// Relays pinned in the middle's place.
+const FORMAT_12: &[Rewrite] = &[Rewrite {
+    keys: "SELECT name FROM meta WHERE name = 'paths'",
+    read: "SELECT value FROM meta WHERE name = ?1",
+    write: "UPDATE meta SET value = ?2 WHERE name = ?1",
+    upgrade: |old, _| states::paths_4(old),
 }];
 
 impl Step {

@@ -168,8 +168,8 @@ struct Paths2 {
     new_at: Vec<u64>,
 }
 
-/// The paths of format 3.
-#[derive(Serialize)]
+/// The paths of format 3. Format 4 adds relays pinned in the middle's place.
+#[derive(Serialize, Deserialize)]
 struct Paths3 {
     format: u8,
     guards: Vec<Guard2>,
@@ -178,7 +178,7 @@ struct Paths3 {
 }
 
 /// A relay of the second layer in [`Paths3`].
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Pinned3 {
     relay: [u8; 32],
     expires_at: u64,
@@ -357,6 +357,14 @@ pub(super) fn paths_3(old: &[u8]) -> Option<State> {
         pinned: pinned.collect(),
         new_at,
     })))
+}
+
+/// Paths of format 3 in format 4. No middle is pinned.
+pub(super) fn paths_4(old: &[u8]) -> Option<State> {
+    wire::decode::<Paths3>(old)
+        .ok()
+        .filter(|paths| paths.format == 3)?;
+    Some(with_added(4, old, &[0]))
 }
 
 /// A state that only has fields added at its end, in one allocation: no copy of its secrets is left

@@ -106,8 +106,13 @@ fn paths_of_2() -> Vec<u8> {
 }
 
 /// The same in format 3.
-fn new_paths() -> Vec<u8> {
+fn paths_of_3() -> Vec<u8> {
     paths_with_pinned(3, &[0, 0, 0])
+}
+
+/// The same in format 4.
+fn new_paths() -> Vec<u8> {
+    [paths_with_pinned(4, &[0, 0, 0]), vec![0]].concat()
 }
 
 fn paths_with_pinned(format: u8, added: &[u8]) -> Vec<u8> {
@@ -227,8 +232,17 @@ fn guards_of_format_1_were_tried_if_they_are_confirmed() {
 #[test] // §6.4(16)
 fn nothing_is_held_against_a_second_layer_of_format_2() {
     let old = paths_of_2();
-    assert_eq!(*states::paths_3(&old).unwrap(), new_paths());
+    assert_eq!(*states::paths_3(&old).unwrap(), paths_of_3());
     assert_only_whole(&old, states::paths_3);
+}
+
+#[test] // §6.4(18)
+fn no_middle_is_pinned_in_paths_of_format_3() {
+    let old = paths_of_3();
+    let new = new_paths();
+    assert_eq!(*states::paths_4(&old).unwrap(), new);
+    assert!(states::paths_4(&new).is_none());
+    assert!(states::paths_4(&old[..old.len() - 1]).is_none());
 }
 
 /// A database that has taken these steps.
