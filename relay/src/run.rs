@@ -5,11 +5,15 @@ use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use umbel_proto::network::Network;
+use umbel_proto::time::Duration;
 use umbel_relay::config::{Config, Settings};
 use umbel_relay::{OpenFiles, Relay};
 
 use crate::failure::Failure;
 use crate::logs::Logs;
+
+/// How long lookups of host names, which nothing can interrupt, hold up the end.
+const LOOKUPS_END: Duration = Duration::from_secs(1);
 
 /// Runs the relay until a signal ends it.
 pub(crate) fn run(dir: &Path, flags: Settings) -> Result<(), Failure> {
@@ -39,8 +43,9 @@ pub(crate) fn run(dir: &Path, flags: Settings) -> Result<(), Failure> {
         }
         .serve(),
     ));
-    // Tasks that still wait for the network are no longer needed.
-    runtime.shutdown_background();
+    // Tasks that still wait for the network are no longer needed. But none may run on while the
+    // process ends: the crypto libraries' destructors would abort it in the middle of a handshake.
+    runtime.shutdown_timeout(LOOKUPS_END);
     logs.flush();
     outcome
 }
