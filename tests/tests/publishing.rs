@@ -162,6 +162,37 @@ fn commands_of_seconds_publish_what_is_overdue_one_a_run() {
     assert!(renewed >= 4, "{renewed}: two inboxes, two epochs each");
 }
 
+#[test] // §9.4(3)
+fn a_turn_that_was_cut_short_is_gone_on_with_at_the_next_start() {
+    for seed in 660..666 {
+        let mut world = default_world(seed);
+        create(&mut world, 0);
+        world.run_for(MINUTE);
+        end(&mut world);
+        world.skip(DAY * 15);
+        world.run_for(MINUTE);
+        let kept = |world: &World| {
+            let now = world.wall().epoch();
+            let disks = world.all_relays().iter().map(|relay| &relay.disk);
+            let found = disks.flat_map(|disk| disk.inbox_descriptors());
+            found.filter(|it| outside(it).0 == now).count()
+        };
+        assert_eq!(kept(&world), 0, "all epochs are over");
+        // Ends as soon as its turn has begun.
+        world.restart_client(OWNER);
+        let cut_at = world.now() + MINUTE;
+        while kept(&world) == 0 && world.now() < cut_at {
+            world.run_for(Duration::from_millis(50));
+        }
+        end(&mut world);
+        let before = kept(&world);
+        world.restart_client(OWNER);
+        world.run_for(Duration::from_secs(10));
+        assert!(kept(&world) > 3, "{before}, {}", world.describe());
+        end(&mut world);
+    }
+}
+
 #[test] // §9.3(6)
 fn revisions_link_no_two_epochs_and_count_nothing() {
     let mut world = default_world(604);

@@ -1,8 +1,8 @@
 //! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is
 //! missing or being replaced, or the descriptor is being published.
 //!
-//! Publishing is worth a short wait: what a command leaves half published, the next one has to begin
-//! anew.
+//! Publishing is worth a short wait: what a command leaves half published, the next one has to go on
+//! with, and until then nobody may find the inbox.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,9 @@ use super::session::Session;
 
 /// How long a command waits at its end until mailboxes are replaced and published.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it waits for a descriptor to be published, if it is due.
-const PUBLISHING: Duration = Duration::from_secs(3);
+/// How long it waits for a descriptor to be published, if it is due: its turn comes within 3 s, and
+/// each position within 2 s more.
+const PUBLISHING: Duration = Duration::from_secs(10);
 
 /// The inboxes that are not yet as they should be.
 pub(super) struct Mending {

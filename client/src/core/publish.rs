@@ -148,7 +148,8 @@ impl Publications {
         }
     }
 
-    /// Works positions out anew if the view has changed, or an hour or epoch begins. `is_new`: the inbox was just made,
+    /// Works positions out anew if the view has changed, or an hour or epoch begins. `had_turn`: the
+    /// last turn was this inbox's, and may have been cut short. `is_new`: the inbox was just made,
     /// and its positions are not yet settled.
     pub(super) fn work_out(
         &mut self,
@@ -156,6 +157,7 @@ impl Publications {
         identity: &InboxIdentity,
         is_published: bool,
         is_new: bool,
+        had_turn: bool,
     ) {
         let current = cx.wall.epoch();
         let hour = cx.wall.as_secs() / 3600;
@@ -163,13 +165,16 @@ impl Publications {
         if self.worked_out_from == Some(from) {
             return;
         }
-        self.worked_out_from = Some(from);
+        let is_resumed = self.worked_out_from.replace(from).is_none() && had_turn;
         for epoch in [current, current.next()] {
             let blinded = identity.address().blinded_key(&cx.network.id, epoch);
             let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
             let publication = self.by_epoch.entry(epoch).or_insert_with(|| {
                 Publication::first(cx, epoch, !is_published && epoch == current)
             });
+            if is_resumed && publication.was_interrupted(cx.wall, &positions) {
+                publication.begun = Some(Pace::Hasty);
+            }
             publication.move_to(cx, &positions, is_new);
         }
         self.forget_others(current);
@@ -402,6 +407,13 @@ impl Publication {
         if self.posted.len() > 2 * RING_POSITIONS {
             self.posted.retain(|it| self.postings.contains_key(it));
         }
+    }
+
+    /// Whether the client ended before most positions had the revision whose turn it was.
+    fn was_interrupted(&self, wall: WallTime, positions: &Positions) -> bool {
+        let posted = positions.iter().filter(|it| self.posted.contains(it));
+        let is_behind = posted.count() * 2 <= positions.iter().count();
+        self.revision != 0 && !self.is_outdated && self.next_at <= wall && is_behind
     }
 
     /// Takes the next revision, which is to be stored before it is posted.

@@ -173,7 +173,8 @@ impl Inbox {
         let is_new = self.made_at.is_some_and(|at| at + NEW_FOR > cx.now);
         let is_awaited = self.is_awaited(cx.now);
         let publications = &mut self.publications;
-        publications.work_out(cx, &self.identity, self.is_published, is_new);
+        let had_turn = self.rests_until > cx.wall;
+        publications.work_out(cx, &self.identity, self.is_published, is_new, had_turn);
         if publications.begin_hasty(cx, is_new, is_awaited) {
             return self.rest(cx, rest_mean);
         }
