@@ -12,7 +12,7 @@
 
 mod fleet;
 
-use fleet::{Fleet, PATIENCE, Relay, Shift, umbel_relay};
+use fleet::{Fleet, PATIENCE, Relay, Shift, answer, umbel_relay};
 use std::net::UdpSocket;
 use std::process::Output;
 use umbel_proto::network::{Invite, Network};
@@ -44,6 +44,9 @@ fn is_refused(fleet: &Fleet, invite: &str, [client, relay]: [i32; 2], says: &str
 #[test] // §8.6(9), §8.6(10), §8.4(6)
 fn an_invitation_is_enough_to_join() {
     let mut fleet = Fleet::of_network(4, PARAMS, Shift::default());
+    answer(&fleet.relays[0], &["status"], |status| {
+        status["reachable"]["is"] == true
+    });
     let invite = line(&umbel_relay(&["invite-peer"], &fleet.path("relay0")));
     let seeds = invite.parse::<Invite>().expect("an invitation");
     assert_eq!(

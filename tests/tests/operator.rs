@@ -13,9 +13,8 @@
 mod fleet;
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
 
-use fleet::{Fleet, PATIENCE, Relay, Shift};
+use fleet::{Fleet, PATIENCE, Shift, answer};
 use serde_json::Value;
 
 const PARAMS: &str = "danger_allow_private_addresses = true\n";
@@ -27,19 +26,6 @@ fn network() -> Fleet {
     fleet.add_relay(&[]);
     fleet.settle(4, "before", PATIENCE);
     fleet
-}
-
-/// Asks the relay until its answer is as wanted.
-fn answer(relay: &Relay, question: &[&str], is_wanted: impl Fn(&Value) -> bool) -> Value {
-    let gives_up_at = Instant::now() + PATIENCE;
-    loop {
-        let answer = relay.asked(question);
-        if is_wanted(&answer) {
-            return answer;
-        }
-        assert!(Instant::now() < gives_up_at, "{answer:#}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn text(value: &Value) -> &str {

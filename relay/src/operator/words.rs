@@ -136,13 +136,18 @@ impl<'a> Sentences<'a> {
         let failing = self
             .failing()
             .filter(|_| is_drawn && !self.standing.is_seed);
+        // There is something to do.
+        let but = |what: String| {
+            let standing = standing.trim_end_matches(": nothing to do");
+            format!("{standing}. But {what}")
+        };
         match failing {
-            _ if is_drawn && self.facts.is_store_failing => format!(
-                "{standing}. But it can't write to its disk, and refuses mail: see the log, and free some space or check the disk"
+            _ if is_drawn && self.facts.is_store_failing => but(
+                "it can't write to its disk, and refuses mail: see the log, and free some space or check the disk".to_owned(),
             ),
-            Some(address) => format!("{standing}. But not all is well: {}", self.address(address)),
-            None if is_drawn && self.standing.relay_link_count == 0 => format!(
-                "{standing}. But it is linked to no other relay now: if that stays so, check this machine's network"
+            Some(address) => but(format!("not all is well: {}", self.address(address))),
+            None if is_drawn && self.standing.relay_link_count == 0 => but(
+                "it is linked to no other relay now: if that stays so, check this machine's network".to_owned(),
             ),
             None => standing,
         }

@@ -510,3 +510,20 @@ pub(crate) fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
         .map(decode)
         .collect()
 }
+
+/// Asks the relay until its answer is as wanted.
+pub(crate) fn answer(
+    relay: &Relay,
+    question: &[&str],
+    is_wanted: impl Fn(&Value) -> bool,
+) -> Value {
+    let gives_up_at = Instant::now() + PATIENCE;
+    loop {
+        let answer = relay.asked(question);
+        if is_wanted(&answer) {
+            return answer;
+        }
+        assert!(Instant::now() < gives_up_at, "{answer:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
