@@ -36,7 +36,7 @@ pub(super) struct Shunned<'a> {
 pub(super) struct Pinned {
     pub(super) relay: RelayId,
     expires_at: WallTime,
-    /// What it made of the hops behind it, and what it refused, where that is counted.
+    /// How many hops behind it it made, and how many it refused, where that is counted.
     pub(super) tally: Tally,
     pub(super) set_aside_at: Option<WallTime>,
 }
