@@ -2,7 +2,7 @@
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
@@ -63,8 +63,8 @@ pub struct LinkUp<'a> {
     pub link: LinkId,
     /// The relay at its other end, which TLS has proved.
     pub relay: RelayId,
-    /// The IP at its other end.
-    pub remote: IpAddr,
+    /// The address at its other end.
+    pub remote: SocketAddr,
     /// What the relay said first.
     pub hello: &'a Hello,
 }

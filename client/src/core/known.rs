@@ -1,10 +1,12 @@
 //! A client's knowledge of relays and of time: the book, the relays drawn from it, and how far to
 //! believe the calendar (docs/protocol.md §1.6, §8.2).
 
+use std::sync::Arc;
+
 use rand::CryptoRng;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::guard_age;
-use umbel_proto::directory::{Listing, NotLearned, Unverified};
+use umbel_proto::directory::{Listing, NotLearned, Source, Unverified};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
@@ -28,16 +30,16 @@ pub(super) struct Unvouched {
 }
 
 /// Who passes descriptors on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Source {
-    pub(super) relay: RelayId,
+#[derive(Debug)]
+pub(super) struct Teller {
+    pub(super) source: Arc<Source>,
     /// Whether it counts as one of two that list a relay (§8.2(3)).
     pub(super) counts: bool,
 }
 
-impl Source {
-    fn lister(&self) -> Option<&RelayId> {
-        Some(&self.relay).filter(|_| self.counts)
+impl Teller {
+    fn lister(&self) -> Option<&Arc<Source>> {
+        Some(&self.source).filter(|_| self.counts)
     }
 }
 
@@ -66,19 +68,19 @@ impl Shared {
     pub(super) fn learn(
         &mut self,
         wall: WallTime,
-        source: Source,
+        teller: &Teller,
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
     ) -> Result<bool, Forged> {
         let descriptor = unverified.clone();
         let heard = self
             .book
-            .hear(&self.network, wall, source.lister(), descriptor, rng);
+            .hear(&self.network, wall, teller.lister(), descriptor, rng);
         self.store_book();
         match heard {
             Ok(learned) => Ok(learned.is_news()),
             Err(NotLearned::Unvouched) => {
-                self.unvouched.keep(&source.relay, unverified);
+                self.unvouched.keep(&teller.source.relay, unverified);
                 Ok(false)
             }
             Err(refusal) if refusal.is_forged() => Err(Forged),
@@ -94,11 +96,11 @@ impl Shared {
     pub(super) fn learn_unvouched(
         &mut self,
         wall: WallTime,
-        source: Source,
+        teller: &Teller,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<RelayId>, Forged> {
         let mut news = Vec::new();
-        if self.unvouched.source != Some(source.relay) {
+        if self.unvouched.source != Some(teller.source.relay) {
             // They came from another source, whose reconciliation has not ended.
             self.unvouched = Unvouched::default();
             return Ok(news);
@@ -108,7 +110,7 @@ impl Shared {
             // Those that are still not vouched for come back.
             for unverified in core::mem::take(&mut self.unvouched.descriptors) {
                 let relay = unverified.relay();
-                if self.learn(wall, source, unverified, rng)? {
+                if self.learn(wall, teller, unverified, rng)? {
                     news.push(relay);
                 }
             }
@@ -120,9 +122,9 @@ impl Shared {
     }
 
     /// A reconciliation showed which relays its source lists.
-    pub(super) fn handle_listing(&mut self, source: Source, listing: &Listing) {
-        if source.counts {
-            self.book.handle_listing(&self.network, listing);
+    pub(super) fn handle_listing(&mut self, teller: &Teller, listing: &Listing) {
+        if let Some(source) = teller.lister() {
+            self.book.handle_listing(source, listing);
         }
         self.is_view_current = true;
         self.store_book();
@@ -231,6 +233,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
     use umbel_proto::network::Network;
@@ -239,12 +243,16 @@ mod tests {
     use super::super::testing::{descriptor, id, surroundings};
     use super::*;
 
-    const SOURCE: Source = Source {
-        relay: RelayId([1; RelayId::LEN]),
-        counts: true,
-    };
     const WALL: WallTime = WallTime(1_790_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
+
+    fn teller() -> Teller {
+        let (relay, groups) = (id(1), BTreeSet::new());
+        Teller {
+            source: Arc::new(Source { relay, groups }),
+            counts: true,
+        }
+    }
 
     #[test] // §6.4(13)
     fn the_users_own_relay_is_never_drawn() {
@@ -252,7 +260,7 @@ mod tests {
         let mut shared = surroundings(Network::local(), WALL);
         for number in 1..=5 {
             let shown = Unverified::decode(&descriptor(number)).unwrap();
-            shared.learn(WALL, SOURCE, shown, &mut rng).unwrap();
+            shared.learn(WALL, &teller(), shown, &mut rng).unwrap();
         }
         shared.own_relay = Some(id(3));
         shared.look_at_view(WALL, true);
@@ -277,7 +285,7 @@ mod tests {
         for (numbers, wall) in [(1..21, WALL), (21..61, later)] {
             for number in numbers {
                 let shown = Unverified::decode(&descriptor(number)).unwrap();
-                shared.learn(wall, SOURCE, shown, &mut rng).unwrap();
+                shared.learn(wall, &teller(), shown, &mut rng).unwrap();
             }
         }
         let now = Instant::from_micros(0) + hour * 2;

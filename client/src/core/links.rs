@@ -5,7 +5,7 @@
 //! (docs/protocol.md §2.3).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use umbel_proto::chance::{Backoff, between, make_room};
 use umbel_proto::handshake::HopTarget;
@@ -46,8 +46,8 @@ pub(super) struct Links {
 
 struct Link {
     relay: RelayId,
-    /// The IP at its other end, once that is known.
-    remote: Option<IpAddr>,
+    /// The address at its other end, once that is known.
+    remote: Option<SocketAddr>,
     /// How to begin a circuit there, from the descriptor that the peer showed. The book does not
     /// keep every good one: it may be full, or nobody vouches for the peer (§8.2).
     target: Option<HopTarget>,
@@ -110,18 +110,17 @@ impl Links {
             .map(|(&id, _)| id)
     }
 
-    /// The other end of this link is at this IP.
-    pub(super) fn handle_remote(&mut self, id: LinkId, remote: IpAddr) {
+    /// The other end of this link is at this address.
+    pub(super) fn handle_remote(&mut self, id: LinkId, remote: SocketAddr) {
         if let Some(link) = self.up.get_mut(&id) {
-            link.remote = Some(remote.to_canonical());
+            link.remote = Some(remote);
         }
     }
 
-    /// Whether a link shows that a relay is at one of these addresses.
-    pub(super) fn is_at(&self, relay: RelayId, addresses: &[SocketAddr]) -> bool {
-        let is_it = |ip: IpAddr| addresses.iter().any(|it| it.ip().to_canonical() == ip);
+    /// Where the link to this relay shows it to be.
+    pub(super) fn remote(&self, relay: RelayId) -> Option<SocketAddr> {
         let mut of_relay = self.up.values().filter(|link| link.relay == relay);
-        of_relay.any(|link| link.remote.is_some_and(is_it))
+        of_relay.find_map(|link| link.remote)
     }
 
     pub(super) fn relay_of(&self, link: LinkId) -> Option<RelayId> {
@@ -542,18 +541,16 @@ mod tests {
     #[test] // §8.2(3)
     fn a_link_shows_where_a_relay_is_and_nothing_else_does() {
         let mut links = Links::default();
-        let addresses = ["192.0.2.1:9", "[2001:db8::1]:9"].map(|it| it.parse().unwrap());
-        assert!(!links.is_at(RELAY, &addresses));
+        assert_eq!(links.remote(RELAY), None);
         at(100, |cx| {
             let clock = PeerClock::said(cx.now, cx.wall);
             links.on_up(cx, LinkId(1), RELAY, None, clock);
         });
-        assert!(!links.is_at(RELAY, &addresses), "nobody said where it is");
-        for (remote, is_there) in [("192.0.2.2", false), ("::ffff:192.0.2.1", true)] {
-            links.handle_remote(LinkId(1), remote.parse().unwrap());
-            assert_eq!(links.is_at(RELAY, &addresses), is_there, "{remote}");
-        }
-        assert!(!links.is_at(RelayId([2; RelayId::LEN]), &addresses));
+        assert_eq!(links.remote(RELAY), None, "nobody said where it is");
+        let remote = "192.0.2.2:9".parse().unwrap();
+        links.handle_remote(LinkId(1), remote);
+        assert_eq!(links.remote(RELAY), Some(remote));
+        assert_eq!(links.remote(RelayId([2; RelayId::LEN])), None);
     }
 
     #[test] // §10.5(1)

@@ -29,9 +29,11 @@ mod testing;
 mod tests;
 mod wake;
 
+use std::sync::Arc;
+
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{Listing, NetView, Unverified, VerifiedDescriptor};
+use umbel_proto::directory::{Listing, NetView, Source, Unverified};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{LinkId, LinkOp};
@@ -47,7 +49,7 @@ pub use io::{
     Cancelled, Command, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage,
     SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
-use known::{Forged, Source};
+use known::{Forged, Teller};
 use lookup::Lookups;
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
@@ -535,14 +537,27 @@ impl Core {
     }
 
     /// Who passed this on, and whether what it lists counts: a relay that is linked to has to be where
-    /// its descriptor says (§8.2(3)). One that was asked through others was dialled by what they know
-    /// of it.
-    fn source_of(&self, received: &Received) -> Source {
-        let relay = received.source;
-        let is_there = |known: &VerifiedDescriptor| self.pool.links.is_at(relay, &known.addresses);
-        let counts = !received.isolation.is_direct()
-            || self.shared.book.view().get(&relay).is_some_and(is_there);
-        Source { relay, counts }
+    /// its descriptor says (§8.2(3)).
+    fn teller_of(&self, received: &Received) -> Teller {
+        let (relay, network) = (received.source, &self.shared.network);
+        let known = self.shared.book.view().get(&relay);
+        let remote = self.pool.links.remote(relay);
+        let source = if received.isolation.is_direct() {
+            let linked = known.zip(remote);
+            linked.and_then(|(known, remote)| Source::linked(network, known, remote.ip()))
+        } else {
+            known.map(|known| Source::dialled_by_others(network, known))
+        };
+        let counts = source.is_some();
+        let elsewhere = || remote.into_iter().flat_map(|it| network.groups_of(it));
+        let source = source.unwrap_or_else(|| Source {
+            relay,
+            groups: elsewhere().collect(),
+        });
+        Teller {
+            source: Arc::new(source),
+            counts,
+        }
     }
 
     /// Takes what a source of the view passed on; returns what it lists, if that was all.
@@ -554,21 +569,21 @@ impl Core {
         Moment { now, wall }: Moment,
         received: Received,
         rng: &mut dyn CryptoRng,
-    ) -> Result<Option<Listing>, Forged> {
-        let source = self.source_of(&received);
+    ) -> Result<Option<(Arc<Source>, Listing)>, Forged> {
+        let teller = self.teller_of(&received);
         for unverified in received.descriptors {
             let relay = unverified.relay();
-            if self.shared.learn(wall, source, unverified, rng)? {
+            if self.shared.learn(wall, &teller, unverified, rng)? {
                 self.sync.handle_news(now, relay);
             }
         }
         if let Some(listing) = &received.listing {
-            for relay in self.shared.learn_unvouched(wall, source, rng)? {
+            for relay in self.shared.learn_unvouched(wall, &teller, rng)? {
                 self.sync.handle_news(now, relay);
             }
-            self.shared.handle_listing(source, listing);
+            self.shared.handle_listing(&teller, listing);
         }
-        Ok(received.listing)
+        Ok(received.listing.map(|listing| (teller.source, listing)))
     }
 
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
@@ -594,12 +609,12 @@ impl Core {
                         }
                     }
                 });
-                if let Some(listing) = &listing {
+                if let Some((source, listing)) = &listing {
                     let mut cx = self.shared.context(moment, rng);
-                    self.sync.compare_seeds(&mut cx, listing);
+                    self.sync.compare_seeds(&mut cx, source, listing);
                 }
                 self.look_at_view(moment.wall);
-                if let Some(listing) = listing {
+                if let Some((_, listing)) = listing {
                     let mut cx = self.shared.context(moment, rng);
                     self.sync.judge_guards(&mut cx, &mut self.pool, listing);
                 }

@@ -9,12 +9,13 @@ mod round;
 mod sources;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use umbel_proto::chance::{Backoff, between, make_room};
 use umbel_proto::directory::choice::{Candidates, Exclude};
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
 use umbel_proto::directory::{
-    DirectoryRequest, Listing, Mark, Roles, Unverified, VerifiedDescriptor,
+    DirectoryRequest, Listing, Mark, Roles, Source, Unverified, VerifiedDescriptor,
 };
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
@@ -251,9 +252,14 @@ impl Sync {
 
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether seeds
     /// agree. Call it before the view is used.
-    pub(super) fn compare_seeds(&mut self, cx: &mut Context<'_>, listing: &Listing) {
+    pub(super) fn compare_seeds(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &Arc<Source>,
+        listing: &Listing,
+    ) {
         if self.round.is_seed(listing.source) {
-            self.first_contact.compare(cx, listing);
+            self.first_contact.compare(cx, source, listing);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The surroundings that unit tests give a part of the core.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -21,7 +21,7 @@ pub(super) fn link_up(link: LinkId, relay: RelayId, hello: &Hello) -> LinkUp<'_>
     LinkUp {
         link,
         relay,
-        remote: Ipv4Addr::LOCALHOST.into(),
+        remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9000)),
         hello,
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, Cursor};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -40,8 +40,8 @@ pub(super) enum LinkReport {
     /// The link is up; the peer is who it should be.
     Up {
         link: LinkId,
-        /// The IP at its other end.
-        remote: IpAddr,
+        /// The address at its other end.
+        remote: SocketAddr,
         hello: Hello,
     },
     /// The link can't be made, and why.
@@ -181,8 +181,7 @@ pub(super) async fn run(target: Target, mut queue: Queue, events: mpsc::Sender<L
             return;
         }
     };
-    let remote = stream.get_ref().0.get_ref().peer_addr();
-    let Ok(remote) = remote.map(|address| address.ip()) else {
+    let Ok(remote) = stream.get_ref().0.get_ref().peer_addr() else {
         drop(
             events
                 .send(LinkReport::DialFailed {

@@ -7,12 +7,13 @@
 //! them, since they are not in the view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use rand::CryptoRng;
 
 use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
-use super::listing::{Listing, Mark, Unconfirmed};
+use super::listing::{Listing, Mark, Source, Unconfirmed};
 use super::view::{Age, Inserted, Issuers, NetView};
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
@@ -227,7 +228,7 @@ impl Book {
         &mut self,
         network: &Network,
         wall: WallTime,
-        source: Option<&RelayId>,
+        source: Option<&Arc<Source>>,
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
     ) -> Result<Learned, NotLearned> {
@@ -235,7 +236,7 @@ impl Book {
         self.make_room(network, wall, rng);
         let learned = self.learn(network, wall, unverified)?;
         if let Some(source) = source {
-            self.handle_listed(network, source, &relay);
+            self.handle_listed(source, &relay);
         }
         Ok(learned)
     }
@@ -385,14 +386,8 @@ impl Book {
 
     /// A source passed on a descriptor of this relay, which need not have been news. Whether the
     /// relay counts as known for longer now: two sources list it (§8.2(3)).
-    pub(super) fn handle_listed(
-        &mut self,
-        network: &Network,
-        source: &RelayId,
-        relay: &RelayId,
-    ) -> bool {
-        let known = (network, &self.view);
-        let is_confirmed = self.unconfirmed.list(known, source, relay);
+    pub(super) fn handle_listed(&mut self, source: &Arc<Source>, relay: &RelayId) -> bool {
+        let is_confirmed = self.unconfirmed.list(&self.view, source, relay);
         if is_confirmed {
             self.view.confirm(relay);
             self.put(*relay);
@@ -401,9 +396,9 @@ impl Book {
     }
 
     /// The same with all that a source lists, by a reconciliation with it.
-    pub fn handle_listing(&mut self, network: &Network, listing: &Listing) {
+    pub fn handle_listing(&mut self, source: &Arc<Source>, listing: &Listing) {
         for relay in self.unconfirmed.named_by(listing) {
-            self.handle_listed(network, &listing.source, &relay);
+            self.handle_listed(source, &relay);
         }
     }
 

@@ -495,6 +495,13 @@ fn what_is_no_news_is_passed_over_before_its_signature_is_looked_at() {
     ));
 }
 
+/// This relay as a source, where its descriptor says.
+fn source(number: u32) -> Arc<Source> {
+    let known = testing::relay(number).descriptor;
+    let network = testing::public_network();
+    Arc::new(Source::dialled_by_others(&network, &known))
+}
+
 /// A book that took relays 1 to 3 of this setup from a source, relay 10.
 fn listed_by_one() -> (Network, Book) {
     let mut network = testing::public_network();
@@ -503,7 +510,7 @@ fn listed_by_one() -> (Network, Book) {
     for number in [10, 11, 12, 1, 2, 3] {
         let relay = testing::relay(number);
         book.learn(&network, WALL, relay.unverified()).unwrap();
-        book.handle_listed(&network, &id(10), &relay.descriptor.relay);
+        book.handle_listed(&source(10), &relay.descriptor.relay);
     }
     (network, book)
 }
@@ -525,16 +532,16 @@ fn setup_believes_what_two_sources_list() {
     let mut disk = Disk::default();
     disk.take(&mut book);
     let before = disk.open(WALL);
-    assert!(!book.handle_listed(&network, &id(10), &id(1)), "the same");
-    assert!(!book.handle_listed(&network, &id(1), &id(1)), "of itself");
-    assert!(!book.handle_listed(&network, &id(50), &id(1)), "of no view");
+    assert!(!book.handle_listed(&source(10), &id(1)), "the same");
+    assert!(!book.handle_listed(&source(1), &id(1)), "of itself");
+    assert!(!book.handle_listed(&source(50), &id(1)), "of no view");
     let listing = Listing {
         source: id(11),
         mark: book.mark(),
         lacking: [id(3)].into(),
     };
     let changes = book.changes();
-    book.handle_listing(&network, &listing);
+    book.handle_listing(&source(11), &listing);
     assert!(book.changes() > changes);
     assert_eq!(
         drawn(&network, &book, WALL),
@@ -542,7 +549,7 @@ fn setup_believes_what_two_sources_list() {
         "10 and 11 are sources"
     );
     let changes = book.changes();
-    book.handle_listing(&network, &listing);
+    book.handle_listing(&source(11), &listing);
     assert_eq!(book.changes(), changes, "the same again");
     // The others grow old like newcomers.
     let old = later(24 * HOUR);
@@ -559,9 +566,48 @@ fn sources_of_one_group_are_one() {
     let beside = testing::relay(13).with(|it| {
         it.addresses = testing::relay(10).descriptor.addresses;
     });
+    let at_its_side = Source::dialled_by_others(&network, &beside.descriptor);
     book.learn(&network, WALL, beside.unverified()).unwrap();
-    assert!(!book.handle_listed(&network, &id(13), &id(1)));
-    assert!(book.handle_listed(&network, &id(11), &id(1)));
+    assert!(!book.handle_listed(&Arc::new(at_its_side), &id(1)));
+    let elsewhere = Source {
+        groups: source(11).groups.clone(),
+        ..(*source(10)).clone()
+    };
+    let of_one_relay = book.handle_listed(&Arc::new(elsewhere), &id(2));
+    assert!(!of_one_relay, "at two addresses");
+    assert!(book.handle_listed(&source(11), &id(1)));
+}
+
+#[test] // §8.2(3)
+fn a_source_that_names_the_groups_of_others_silences_none() {
+    let (network, mut book) = listed_by_one();
+    let everywhere = testing::relay(10).with(|it| {
+        it.addresses.extend(testing::relay(11).descriptor.addresses);
+        it.addresses.extend(testing::relay(12).descriptor.addresses);
+    });
+    let hostile = Arc::new(Source::dialled_by_others(&network, &everywhere.descriptor));
+    book.learn(&network, WALL, testing::relay(4).unverified())
+        .unwrap();
+    for (source, confirms) in [(hostile, false), (source(11), false), (source(12), true)] {
+        assert_eq!(book.handle_listed(&source, &id(4)), confirms);
+    }
+}
+
+#[test] // §8.2(3)
+fn a_source_is_where_its_link_goes() {
+    let network = testing::public_network();
+    let known = testing::relay(1).with(|it| {
+        it.addresses = ["20.1.1.1:9000", "20.2.1.1:9000"]
+            .map(|it| it.parse().unwrap())
+            .into();
+    });
+    let linked = |ip: &str| Source::linked(&network, &known.descriptor, ip.parse().unwrap());
+    assert_eq!(linked("20.3.1.1"), None);
+    let at = linked("::ffff:20.1.1.1").unwrap().groups;
+    assert_eq!(
+        at,
+        network.groups_of(known.descriptor.addresses[0]).collect()
+    );
 }
 
 #[test] // §8.2(3)
@@ -570,13 +616,13 @@ fn what_came_during_a_reconciliation_is_not_of_its_source() {
     let mark = book.mark();
     book.learn(&network, WALL, testing::relay(4).unverified())
         .unwrap();
-    book.handle_listed(&network, &id(12), &id(4));
+    book.handle_listed(&source(12), &id(4));
     let listing = Listing {
         source: id(11),
         mark,
         lacking: [].into(),
     };
-    book.handle_listing(&network, &listing);
+    book.handle_listing(&source(11), &listing);
     assert_eq!(book.view().age(&id(4)).unwrap().setup_at, WallTime(0));
     assert_eq!(book.view().age(&id(1)).unwrap().setup_at, WALL);
 }
@@ -590,9 +636,9 @@ fn a_restart_before_anything_is_confirmed_is_no_setup() {
     let mut book = disk.open(later);
     let late = testing::relay(4).with(|it| it.issued_at = later);
     book.learn(&network, later, late.unverified()).unwrap();
-    for source in [10, 11] {
-        book.handle_listed(&network, &id(source), &id(4));
-        book.handle_listed(&network, &id(source), &id(1));
+    for number in [10, 11] {
+        book.handle_listed(&source(number), &id(4));
+        book.handle_listed(&source(number), &id(1));
     }
     assert_eq!(drawn(&network, &book, later), [1], "4 came after the setup");
 }

@@ -1,12 +1,14 @@
 //! Many gossip machines without relays, links or circuits: a call is a round trip.
 
+use std::sync::Arc;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::*;
 use crate::directory::range::IdRange;
 use crate::directory::testing::{self, WALL};
-use crate::directory::{DirectoryRefusal, reconcile};
+use crate::directory::{DirectoryRefusal, Source, reconcile};
 
 /// One machine, the book it drives, and its own descriptor.
 struct Node {
@@ -66,6 +68,13 @@ impl Gossips {
         }
     }
 
+    /// A relay as a source, where its descriptor says.
+    fn source(&self, relay: RelayId) -> Arc<Source> {
+        let known = Unverified::decode(&self.nodes[&relay].descriptor);
+        let known = known.unwrap().believed();
+        Arc::new(Source::dialled_by_others(&self.network, &known))
+    }
+
     /// Lets one machine act, then does what it wants.
     fn act(&mut self, id: RelayId, act: impl FnOnce(&mut Gossip, Known<'_>, &mut ChaCha20Rng)) {
         let node = self.nodes.get_mut(&id).unwrap();
@@ -110,12 +119,14 @@ impl Gossips {
             } => {
                 let relay = descriptor.relay();
                 self.learn(id, *descriptor);
+                let at = self.source(source);
                 let node = self.nodes.get_mut(&id).unwrap();
-                node.book.handle_listed(&self.network, &source, &relay);
+                node.book.handle_listed(&at, &relay);
             }
             Out::Listed(listing) => {
+                let at = self.source(listing.source);
                 let node = self.nodes.get_mut(&id).unwrap();
-                node.book.handle_listing(&self.network, &listing);
+                node.book.handle_listing(&at, &listing);
             }
             Out::Anchors(anchors) => self.nodes.get_mut(&id).unwrap().stored_anchors = anchors,
             Out::Done(exchange) => drop(self.circuits.remove(&(id, exchange))),

@@ -3,12 +3,54 @@
 //! A relay of the setup counts as known for any time. By one source's word alone, whoever answers a
 //! newcomer first would have its relays drawn at once. So each waits until two sources without a
 //! common address group have listed it.
+//!
+//! A source is where it was reached. A descriptor may name the address groups of others besides, and
+//! so keep these from being sources beside it.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::descriptor::RelayDescriptor;
 use super::view::NetView;
 use crate::ids::RelayId;
-use crate::network::Network;
+use crate::limits::SOURCES_KEPT_MAX;
+use crate::network::{Group, Network};
+
+/// A relay that lists others, and the address groups that it was reached in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Who it is.
+    pub relay: RelayId,
+    /// Where it is.
+    pub groups: BTreeSet<Group>,
+}
+
+impl Source {
+    /// The relay at the other end of a link, which is at this IP. `None` if its descriptor doesn't
+    /// say so: what it lists counts for nothing.
+    pub fn linked(network: &Network, known: &RelayDescriptor, ip: IpAddr) -> Option<Self> {
+        let is_there =
+            |address: &&core::net::SocketAddr| address.ip().to_canonical() == ip.to_canonical();
+        let addresses = known.addresses.iter().filter(is_there);
+        let groups: BTreeSet<Group> = addresses.flat_map(|&it| network.groups_of(it)).collect();
+        let relay = known.relay;
+        (!groups.is_empty()).then_some(Self { relay, groups })
+    }
+
+    /// A relay that was asked through others: they dialled it where its descriptor says.
+    pub fn dialled_by_others(network: &Network, known: &RelayDescriptor) -> Self {
+        Self {
+            relay: known.relay,
+            groups: known.groups(network),
+        }
+    }
+
+    /// Whether these are two relays that were reached in address groups of their own.
+    pub fn is_apart_from(&self, other: &Self) -> bool {
+        self.relay != other.relay && self.groups.is_disjoint(&other.groups)
+    }
+}
 
 /// The relays that a source lists, by a reconciliation with it that came to its end: all that the
 /// view had when it began, but for those of which the source had nothing as new.
@@ -36,8 +78,8 @@ pub(super) struct Unconfirmed {
 #[derive(Debug)]
 struct Entry {
     since: Mark,
-    /// Who has listed it.
-    source: Option<RelayId>,
+    /// Who has listed it. No two of them are apart.
+    sources: Vec<Arc<Source>>,
 }
 
 impl Unconfirmed {
@@ -55,8 +97,8 @@ impl Unconfirmed {
 
     /// A relay came into the view.
     pub(super) fn add(&mut self, relay: RelayId) {
-        let (since, source) = (self.next, None);
-        self.relays.insert(relay, Entry { since, source });
+        let (since, sources) = (self.next, Vec::new());
+        self.relays.insert(relay, Entry { since, sources });
         self.next = Mark(self.next.0 + 1);
     }
 
@@ -65,29 +107,22 @@ impl Unconfirmed {
         self.relays.remove(relay);
     }
 
-    /// A source lists this relay. Whether it is the second one.
-    pub(super) fn list(
-        &mut self,
-        (network, view): (&Network, &NetView),
-        source: &RelayId,
-        relay: &RelayId,
-    ) -> bool {
-        let (Some(entry), Some(listing)) = (self.relays.get_mut(relay), view.get(source)) else {
+    /// A source lists this relay. Whether two that are apart have now.
+    pub(super) fn list(&mut self, view: &NetView, source: &Arc<Source>, relay: &RelayId) -> bool {
+        let Some(entry) = self.relays.get_mut(relay) else {
             return false;
         };
-        if source == relay {
-            return false; // what it shows of itself says nothing about others
+        // What it shows of itself says nothing about others.
+        if source.relay == *relay || view.get(&source.relay).is_none() {
+            return false;
         }
-        let first = entry.source.and_then(|first| view.get(&first));
-        let Some(first) = first else {
-            entry.source = Some(*source);
-            return false;
-        };
-        let is_apart = first.groups(network).is_disjoint(&listing.groups(network));
-        if is_apart {
+        let is_confirmed = entry.sources.iter().any(|it| it.is_apart_from(source));
+        if is_confirmed {
             self.relays.remove(relay);
+        } else if entry.sources.len() < SOURCES_KEPT_MAX && !entry.sources.contains(source) {
+            entry.sources.push(Arc::clone(source));
         }
-        is_apart
+        is_confirmed
     }
 
     #[cfg(test)]

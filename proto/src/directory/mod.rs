@@ -27,7 +27,7 @@ pub mod view;
 pub use book::{Book, BookOp, BookRow, Learned, NotLearned, Shown};
 pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 pub use gossip::Gossip;
-pub use listing::{Listing, Mark};
+pub use listing::{Listing, Mark, Source};
 pub use receipts::Receipt;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Hindrance, Inserted, NetView};

@@ -6,12 +6,13 @@
 //! before the call that caused it returns.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::directory::{
-    Book, Inserted, Listing, NetView, NotLearned, Unverified, VerifiedDescriptor,
+    Book, Inserted, Listing, NetView, NotLearned, Source, Unverified, VerifiedDescriptor,
 };
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
@@ -185,17 +186,20 @@ impl Context<'_> {
         self.out.news.push_back(news);
     }
 
-    /// Whether a source is in the address groups that it claims, so that what it lists counts
-    /// (§8.2(3)): its links show it.
-    pub(super) fn is_where_it_says(&self, source: &RelayId) -> bool {
-        let known = self.view().get(source);
-        known.is_some_and(|it| self.links.is_at(source, &it.addresses))
+    /// This relay as a source: its links show where it is. `None` if what it lists doesn't count: it
+    /// is in no view, or not where its descriptor says (§8.2(3)).
+    pub(super) fn source(&self, relay: &RelayId) -> Option<Arc<Source>> {
+        let known = self.view().get(relay)?;
+        let network = &self.config.network;
+        let mut remotes = self.links.remotes(relay);
+        let source = remotes.find_map(|it| Source::linked(network, known, it.ip()))?;
+        Some(Arc::new(source))
     }
 
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
     /// is then stored and passed on.
     /// A `source` lists it (§8.2(3)).
-    pub(super) fn learn(&mut self, source: Option<&RelayId>, descriptor: Unverified) -> Heard {
+    pub(super) fn learn(&mut self, source: Option<&Arc<Source>>, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return Heard::Checked;
@@ -230,8 +234,10 @@ impl Context<'_> {
 
     /// A reconciliation showed which relays its source lists.
     pub(super) fn handle_listing(&mut self, listing: &Listing) {
-        self.book.handle_listing(&self.config.network, listing);
-        self.store_book();
+        if let Some(source) = self.source(&listing.source) {
+            self.book.handle_listing(&source, listing);
+            self.store_book();
+        }
     }
 
     /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. Returns it

@@ -173,8 +173,8 @@ impl Discovery {
                     exchange,
                     descriptor,
                 } => {
-                    let lists = Some(&source).filter(|it| cx.is_where_it_says(it));
-                    if cx.learn(lists, *descriptor) == Heard::Forged {
+                    let lists = cx.source(&source);
+                    if cx.learn(lists.as_ref(), *descriptor) == Heard::Forged {
                         self.gossip.handle_forged(
                             exchange,
                             source,
@@ -182,11 +182,7 @@ impl Discovery {
                         );
                     }
                 }
-                Out::Listed(listing) => {
-                    if cx.is_where_it_says(&listing.source) {
-                        cx.handle_listing(&listing);
-                    }
-                }
+                Out::Listed(listing) => cx.handle_listing(&listing),
                 Out::Anchors(anchors) => cx.store(StoreOp::PutAnchors(anchors)),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {

@@ -96,14 +96,11 @@ impl Links {
         Some(peer)
     }
 
-    /// Whether a link shows that a relay is where its descriptor says: its other end is at one of
-    /// these IPs, whoever dialled. A seed is dialled where the network file says, and may name other
-    /// addresses than that.
-    pub(super) fn is_at(&self, relay: &RelayId, addresses: &[SocketAddr]) -> bool {
-        let ip = |address: &SocketAddr| address.ip().to_canonical();
+    /// Where the other ends of the open links to this relay are, of the oldest first, whoever
+    /// dialled. A seed is dialled where the network file says, and may name other addresses than that.
+    pub(super) fn remotes(&self, relay: &RelayId) -> impl Iterator<Item = SocketAddr> {
         let links = self.by_relay.get(relay).into_iter().flatten();
-        let mut links = links.filter_map(|id| self.links.get(id));
-        links.any(|link| addresses.iter().any(|it| ip(it) == ip(&link.remote)))
+        links.filter_map(|id| self.remote(*id))
     }
 
     pub(super) fn len(&self) -> usize {

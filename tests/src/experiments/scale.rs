@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::directory::reconcile::{self, Syncer};
 use umbel_proto::directory::{
-    Book, DirectoryReply, DirectoryRequest, Listing, NotLearned, Receipt, Unverified,
+    Book, DirectoryReply, DirectoryRequest, Listing, NotLearned, Receipt, Source, Unverified,
 };
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{RECEIPTS_AN_ADDRESS_MAX, RUMOUR_FANOUT};
@@ -89,6 +90,8 @@ fn reconcile(
 ) -> Cost {
     let mut cost = Cost::default();
     let begun = cpu();
+    let known = answerer.view().get(&source);
+    let at = known.map(|it| Arc::new(Source::dialled_by_others(network, it)));
     let mark = asker.mark();
     let (mut syncer, request) = Syncer::begin_taking(asker.view());
     let (mut next, mut unvouched) = (Some(request), Vec::new());
@@ -100,7 +103,7 @@ fn reconcile(
             return cost;
         };
         for unverified in step.received {
-            match asker.hear(network, wall, Some(&source), unverified.clone(), rng) {
+            match asker.hear(network, wall, at.as_ref(), unverified.clone(), rng) {
                 Ok(learned) => cost.news += usize::from(learned.is_news()),
                 Err(NotLearned::Unvouched) => unvouched.push(unverified),
                 Err(_) => {}
@@ -115,7 +118,9 @@ fn reconcile(
         mark,
         lacking,
     };
-    asker.handle_listing(network, &listing);
+    if let Some(at) = &at {
+        asker.handle_listing(at, &listing);
+    }
     while asker.poll_op().is_some() {}
     cost.asker = cpu() - begun - cost.answerer;
     cost

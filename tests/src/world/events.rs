@@ -262,7 +262,7 @@ impl World {
                 let up = umbel_client::core::io::LinkUp {
                     link: from_end,
                     relay: id,
-                    remote: self.relays[to.0].address.ip(),
+                    remote: self.relays[to.0].address,
                     hello: &hello,
                 };
                 self.clients[n].on_link_up(moment, up, &mut self.rng);

@@ -5,9 +5,10 @@
 //! is noticed if another seed lists otherwise. Then no relay is drawn before most seeds agree, or
 //! the user accepts what there is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use umbel_proto::directory::Listing;
+use umbel_proto::directory::{Listing, Source};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT};
 
@@ -32,8 +33,9 @@ pub const FIRST_CONTACT_DISPUTED: u8 = Verdict::Disputed as u8;
 /// See the module.
 pub(super) struct FirstContact {
     verdict: Verdict,
-    /// The list of each seed that answered to the end. No two of these seeds are in one address group.
-    lists: BTreeMap<RelayId, BTreeSet<RelayId>>,
+    /// The list of each seed that answered to the end. No two of these seeds were reached in one
+    /// address group.
+    lists: Vec<(Arc<Source>, BTreeSet<RelayId>)>,
 }
 
 impl FirstContact {
@@ -45,7 +47,7 @@ impl FirstContact {
         };
         Self {
             verdict,
-            lists: BTreeMap::new(),
+            lists: Vec::new(),
         }
     }
 
@@ -55,24 +57,21 @@ impl FirstContact {
     }
 
     /// A reconciliation with this seed ended, and what came with it was taken.
-    pub(super) fn compare(&mut self, cx: &mut Context<'_>, listing: &Listing) {
-        let seed = listing.source;
+    pub(super) fn compare(&mut self, cx: &mut Context<'_>, seed: &Arc<Source>, listing: &Listing) {
         let is_open = cx.view().is_setting_up(cx.wall) || self.is_disputed();
         if cx.is_ready || !is_open || self.verdict == Verdict::Accepted {
             self.lists.clear();
             return;
         }
-        self.lists.remove(&seed);
-        let is_apart = self
-            .lists
-            .keys()
-            .all(|&other| cx.known().are_apart(seed, other));
+        self.lists.retain(|(other, _)| other.relay != seed.relay);
+        let mut others = self.lists.iter();
+        let is_apart = others.all(|(other, _)| other.is_apart_from(seed));
         if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX {
             return;
         }
         let listed = cx.view().iter().map(|known| known.relay);
         let listed = listed.filter(|relay| !listing.lacking.contains(relay));
-        self.lists.insert(seed, listed.collect());
+        self.lists.push((Arc::clone(seed), listed.collect()));
         // A seed that is alone settles nothing.
         let is_settled =
             do_most_agree(&self.lists) && (self.lists.len() > 1 || !self.is_disputed());
@@ -91,12 +90,12 @@ impl FirstContact {
     }
 }
 
-fn do_most_agree(lists: &BTreeMap<RelayId, BTreeSet<RelayId>>) -> bool {
-    let is_most = |list| {
-        let agreeing = lists.values().filter(|other| do_agree(list, other));
+fn do_most_agree(lists: &[(Arc<Source>, BTreeSet<RelayId>)]) -> bool {
+    let is_most = |(_, list): &(_, BTreeSet<RelayId>)| {
+        let agreeing = lists.iter().filter(|(_, other)| do_agree(list, other));
         agreeing.count() * 2 > lists.len()
     };
-    lists.values().any(is_most)
+    lists.iter().any(is_most)
 }
 
 /// Whether two lists differ by little: of what either has, the other lacks few.
@@ -109,6 +108,7 @@ fn do_agree(one: &BTreeSet<RelayId>, other: &BTreeSet<RelayId>) -> bool {
 #[cfg(test)]
 mod tests {
     use umbel_proto::directory::Mark;
+    use umbel_proto::network::Network;
     use umbel_proto::time::WallTime;
 
     use super::super::super::io::Notice;
@@ -120,19 +120,40 @@ mod tests {
         1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
     ];
 
+    /// A seed, reached where no other is.
+    fn seed(number: u8) -> Arc<Source> {
+        reached_at(number, number)
+    }
+
+    fn reached_at(number: u8, port: u8) -> Arc<Source> {
+        let address = ([127, 0, 0, 1], port.into()).into();
+        Arc::new(Source {
+            relay: relay(number),
+            groups: Network::local().groups_of(address).collect(),
+        })
+    }
+
     /// Seeds end their reconciliations in this order, and lack these of twenty relays. Whether they
     /// disagree, after each.
     fn disputed(contact: &mut FirstContact, seeds: &[(u8, &[u8])]) -> Vec<bool> {
+        let seeds: Vec<_> = seeds
+            .iter()
+            .map(|&(it, lacking)| (seed(it), lacking))
+            .collect();
+        disputed_by(contact, &seeds)
+    }
+
+    fn disputed_by(contact: &mut FirstContact, seeds: &[(Arc<Source>, &[u8])]) -> Vec<bool> {
         let moment = When::at(NOW);
-        let ended = |&(seed, lacking): &(u8, &[u8])| {
+        let ended = |(seed, lacking): &(Arc<Source>, &[u8])| {
             let listing = Listing {
-                source: relay(seed),
+                source: seed.relay,
                 mark: Mark::default(),
                 lacking: lacking.iter().map(|&it| relay(it)).collect(),
             };
             let (disputed, _) = moment.act_knowing(&KNOWN, |cx| {
                 cx.is_ready = false;
-                contact.compare(cx, &listing);
+                contact.compare(cx, seed, &listing);
                 contact.is_disputed()
             });
             disputed
@@ -159,6 +180,15 @@ mod tests {
     fn seeds_that_differ_by_few_relays_agree() {
         let few = [(1, &[][..]), (2, &FIVE[1..]), (3, &[20])];
         assert_eq!(disputed(&mut new(), &few), [false; 3]);
+    }
+
+    #[test] // §8.3(9c)
+    fn seeds_are_apart_by_where_they_are_reached() {
+        let beside = [(seed(1), &[][..]), (reached_at(2, 1), FIVE)];
+        assert_eq!(disputed_by(&mut new(), &beside), [false; 2], "one counts");
+        // In nobody's view, so that no descriptor says anything.
+        let unknown = [(seed(1), &[][..]), (seed(50), FIVE)];
+        assert_eq!(disputed_by(&mut new(), &unknown), [false, true]);
     }
 
     #[test] // §8.3(9c)
@@ -189,7 +219,7 @@ mod tests {
         let is_it = |op: &StoreOp| matches!(op, StoreOp::PutFirstContact(state) if *state == [FIRST_CONTACT_DISPUTED]);
         let (is_stored, told) = When::at(NOW).act_knowing(&KNOWN, |cx| {
             cx.is_ready = false;
-            contact.compare(cx, &listing);
+            contact.compare(cx, &seed(2), &listing);
             cx.out.stores.iter().any(|(_, op)| is_it(op))
         });
         assert!(is_stored);

@@ -225,7 +225,7 @@ impl Directory {
         descriptors: &[ByteBuf],
     ) -> Result<DirectoryReply, Violation> {
         let (relay, remote) = cx.links.relay_at(link).ok_or(Violation::Unexpected)?;
-        let lists = Some(&relay).filter(|it| cx.is_where_it_says(it));
+        let lists = cx.source(&relay);
         let source = if cx.view().get(&relay).is_some() {
             Source::Relay(relay)
         } else {
@@ -239,7 +239,7 @@ impl Directory {
             let Ok(descriptor) = Unverified::decode(bytes) else {
                 continue;
             };
-            let heard = cx.learn(lists, descriptor);
+            let heard = cx.learn(lists.as_ref(), descriptor);
             if heard != Heard::Cheap {
                 self.push_budgets.take(source, cx.now);
             }
