@@ -36,11 +36,14 @@ impl Paths {
             holders: &self.holders,
         };
         let layer2 = self.layer2.choose(known, guard, is_alone, shunned, rng)?;
-        let before = [guard, layer2];
+        let path = [guard, layer2];
         let middle = if self.layer3.is_on() {
-            self.layer3.choose(known, before, terminal, shunned, rng)?
+            let mut before = self.before_layer3(known);
+            before.push(guard);
+            let layer3 = &mut self.layer3;
+            layer3.choose(known, path, &before, terminal, shunned, rng)?
         } else {
-            self.fresh_middle(known, before, terminal, rng)?
+            self.fresh_middle(known, path, terminal, rng)?
         };
         let hop = |relay| hop_target(known.view, relay);
         Some([hop(guard)?, hop(layer2)?, hop(middle)?])

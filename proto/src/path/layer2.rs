@@ -90,7 +90,7 @@ impl Layer2 {
         let pins = &self.pins;
         self.refused
             .retain(|relay, _| pins.relays().any(|pinned| pinned == *relay));
-        while self.pins.lacks(terms) && self.pins.pin(known, terms, primary, shunned, rng).is_some()
+        while self.pins.lacks(terms) && self.pins.pin(known, terms, &[primary], shunned, rng).is_some()
         {
         }
     }
@@ -133,7 +133,7 @@ impl Layer2 {
             return Some(relay);
         }
         if self.pins.has_room(terms)
-            && let Some(added) = self.pins.pin(known, terms, &[guard], shunned, rng)
+            && let Some(added) = self.pins.pin(known, terms, &[&[guard]], shunned, rng)
         {
             return Some(added).filter(fits).or_else(|| pick(&fitting, rng));
         }

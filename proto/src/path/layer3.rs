@@ -77,23 +77,25 @@ impl Layer3 {
         self.pins.drop_old(known, TERMS, has_failed);
         while self.is_on
             && self.pins.lacks(TERMS)
-            && self.pins.pin(known, TERMS, before, shunned, rng).is_some()
+            && self.pins.pin(known, TERMS, &[before], shunned, rng).is_some()
         {}
     }
 
-    /// One apart from guard and L2, other than the terminal, and not avoided. If there is none, pins
-    /// one more; failing that, falls back to an avoided one.
+    /// One apart from this path's guard and L2, other than the terminal, and not avoided. If there is
+    /// none, pins one more, apart from all `before` them if that can be; failing that, falls back to
+    /// an avoided one.
     pub(super) fn choose(
         &mut self,
         known: Known<'_>,
-        before: [RelayId; 2],
+        path: [RelayId; 2],
+        before: &[RelayId],
         terminal: Option<RelayId>,
         shunned: Shunned<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Option<RelayId> {
         let fits = |relay: &RelayId| {
-            let mut before = before.iter();
-            Some(*relay) != terminal && before.all(|&hop| known.are_apart(*relay, hop))
+            let mut path = path.iter();
+            Some(*relay) != terminal && path.all(|&hop| known.are_apart(*relay, hop))
         };
         let fitting: Vec<RelayId> = self.relays().filter(fits).collect();
         let is_usable = |relay: &&RelayId| !shunned.avoided.is_avoided(**relay, known.now);
@@ -102,7 +104,8 @@ impl Layer3 {
             return Some(relay);
         }
         if self.pins.has_room(TERMS)
-            && let Some(added) = self.pins.pin(known, TERMS, &before, shunned, rng)
+            && let apart_from = [before, path.as_slice()]
+            && let Some(added) = self.pins.pin(known, TERMS, &apart_from, shunned, rng)
             && fits(&added)
         {
             return Some(added);
@@ -245,6 +248,24 @@ mod tests {
             let replaced = middles(&mut paths, known, 200, rng);
             assert!(replaced.len() == 8 && !replaced.contains(&dead));
             assert!(paths.layer3.relays().all(|relay| relay != dead));
+        });
+    }
+
+    #[test] // §6.4(18)
+    fn an_l3_that_is_drawn_in_anothers_place_is_no_guard_and_no_l2_either() {
+        When::at(NOW).act_knowing(&many(), |known, rng| {
+            for _ in 0..20 {
+                let mut paths = paths(true);
+                for l3 in middles(&mut paths, known, 100, rng) {
+                    refuse(&mut paths, known, l3, &[102, 103], false);
+                }
+                middles(&mut paths, known, 100, rng);
+                let primary = paths.guards.primary(known).into_iter();
+                let mut before = primary.chain(paths.layer2.relays());
+                let layer3: BTreeSet<RelayId> = paths.layer3.relays().collect();
+                assert!(layer3.len() > L3_COUNT, "others were drawn");
+                assert!(!before.any(|relay| layer3.contains(&relay)));
+            }
         });
     }
 

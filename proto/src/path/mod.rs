@@ -151,6 +151,12 @@ impl Paths {
         self.guards.relays().chain(self.layer2.relays())
     }
 
+    /// The relays that L3 are drawn apart from: the primary guards and all pinned L2 (§6.4(18)).
+    fn before_layer3(&self, known: Known<'_>) -> Vec<RelayId> {
+        let primary = self.guards.primary(known).into_iter();
+        primary.chain(self.layer2.relays()).collect()
+    }
+
     /// Draws one more guard; says whether it could.
     pub fn grow_guards(&mut self, known: Known<'_>, rng: &mut dyn CryptoRng) -> bool {
         self.guards.grow(known, &self.holders, rng)
@@ -165,7 +171,7 @@ impl Paths {
             holders: &self.holders,
         };
         self.layer2.refresh(known, &primary, shunned, rng);
-        let before: Vec<RelayId> = primary.into_iter().chain(self.layer2.relays()).collect();
+        let before = self.before_layer3(known);
         self.layer3.refresh(known, &before, shunned, rng);
     }
 

@@ -122,23 +122,25 @@ impl Pins {
         }
     }
 
-    /// Pins one more relay, if it can: apart from `others` if that can be, and from holders. Returns
-    /// it.
+    /// Pins one more relay, if it can: apart from the first of these lists that leaves anybody, and
+    /// from holders, if that can be. Returns it.
     pub(super) fn pin(
         &mut self,
         known: Known<'_>,
         terms: Terms,
-        others: &[RelayId],
+        apart_from: &[&[RelayId]],
         Shunned { avoided, holders }: Shunned<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Option<RelayId> {
         let mut pinned = Exclude::nothing();
         self.relays().for_each(|relay| pinned.relay(relay));
         let pinned = avoided.and_excluded(known.now, &pinned);
-        let mut clear = pinned.clone();
-        known.exclude_groups_of(&mut clear, others);
-        let mut draw = |exclude| known.draw_apart(known.candidates, exclude, holders, rng);
-        let relay = draw(&clear).or_else(|| draw(&pinned))?;
+        let draw = |others: &[RelayId]| {
+            let mut clear = pinned.clone();
+            known.exclude_groups_of(&mut clear, others);
+            known.draw_apart(known.candidates, &clear, holders, rng)
+        };
+        let relay = apart_from.iter().copied().chain([&[][..]]).find_map(draw)?;
         let Terms {
             life_min, life_max, ..
         } = terms;
