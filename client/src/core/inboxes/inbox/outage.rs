@@ -288,6 +288,27 @@ mod tests {
         assert!(story.visit(MINUTE, false).grows_long(false));
     }
 
+    #[test] // §1.6(2), §10.5(6)
+    fn while_a_jump_of_the_clock_waits_nothing_counts_for_or_against_a_holder() {
+        let away = DAY * 3;
+        let mut story = Story::begun(false);
+        story.visit_with(away, false, START + MINUTE);
+        for hours in 1..=6 {
+            story.visit_with(HOUR, false, START + HOUR * hours);
+        }
+        assert!(!story.grows_long(false));
+        // By confirmed time alone, the visits before and after this are three days apart.
+        story.visit(MINUTE * 28, false);
+        assert!(!story.grows_long(false), "28 min, and the first");
+        assert!(story.visit(MINUTE, false).grows_long(false));
+        for hours in 1..=6 {
+            story.visit_with(HOUR, true, START + HOUR * hours);
+        }
+        assert!(story.outage.is_some(), "back, though not for an hour");
+        story.visit(MINUTE, true);
+        assert_eq!(story.outage, None);
+    }
+
     #[test] // §10.5(6)
     fn a_mailbox_that_its_holder_does_not_know_is_not_waited_for() {
         let outage = |is_gone| at(START, START, |cx| Outage::begin(cx).failed(cx, is_gone));
