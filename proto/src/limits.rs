@@ -521,6 +521,8 @@ pub const GIVEN_UP_AFTER_MIN: Duration = Duration::from_secs(3 * 24 * 3600);
 pub const GIVEN_UP_AFTER_MAX: Duration = Duration::from_secs(4 * 24 * 3600);
 /// The most that counts of the time between two visits that failed (§10.5(6)).
 pub const OUTAGE_SPAN_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Mailboxes outside its descriptor that an owner still fetches from (§10.5(6)).
+pub const LEFT_MAILBOXES_MAX: usize = 48;
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()

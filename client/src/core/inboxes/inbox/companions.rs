@@ -5,6 +5,11 @@
 //! bound. One that is no longer needed leaves the descriptor, and comes back before a holder is drawn
 //! anew: a holder that comes and goes, or is made to, must not have its owner draw until the right one
 //! is drawn.
+//!
+//! An outage is *long* once it has lasted for long enough, until it is over; *out* while it is long and
+//! the holder does not answer; *final* once there is nothing left to wait for. A mailbox is *over* if
+//! its outage is final. Companions are made for mailboxes that are out, and kept for those whose
+//! outage is long: one does not leave before the holder has been back for a while.
 
 use umbel_proto::ids::QueueId;
 use umbel_proto::limits::COMPANIONS_MAX;
@@ -153,10 +158,12 @@ fn is_sound(mailbox: &OwnMailbox) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::limits::MAILBOXES_MAX;
+    use umbel_proto::ids::RelayId;
+    use umbel_proto::limits::{LEFT_MAILBOXES_MAX, MAILBOXES_MAX};
 
     use super::super::super::super::testing::When;
     use super::super::super::Visit;
+    use super::super::Outage;
     use super::*;
 
     const START: WallTime = WallTime(1_790_000_000);
@@ -281,6 +288,44 @@ mod tests {
             assert_eq!(inbox.created().count(), 5);
         });
         assert_eq!(told, 1);
+    }
+
+    #[test] // §10.5(6)
+    fn of_too_many_that_left_a_companion_that_was_emptied_is_forgotten_first() {
+        with_inbox(|cx, inbox, _| {
+            // The first companion that left can't be fetched from. All left in one second.
+            let left: Vec<QueueId> = (0..=LEFT_MAILBOXES_MAX)
+                .map(|place| QueueId([u8::try_from(place).unwrap(); QueueId::LEN]))
+                .collect();
+            for (place, &queue) in left.iter().enumerate() {
+                let mut mailbox = OwnMailbox::for_test(RelayId([1; RelayId::LEN]), queue);
+                mailbox.is_companion = place % 3 == 0;
+                mailbox.outage = (place == 0).then(|| Outage::begin(cx));
+                mailbox.retired_at = Some(cx.wall);
+                inbox.mailboxes.push(mailbox);
+            }
+            let forgets = |inbox: &mut Inbox| {
+                inbox.forget_retired(cx);
+                let is_there =
+                    |queue: &QueueId| inbox.mailboxes.iter().any(|it| it.queue == *queue);
+                left.iter()
+                    .copied()
+                    .filter(|it| !is_there(it))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(forgets(inbox), [left[3]], "one, and none with an outage");
+            assert_eq!(forgets(inbox), [left[3]]);
+            inbox
+                .mailboxes
+                .iter_mut()
+                .for_each(|it| it.is_companion = false);
+            inbox.mailboxes[0].retired_at = Some(cx.wall + Duration::from_secs(1));
+            assert_eq!(
+                forgets(inbox),
+                [left[0], left[3]],
+                "else the first that left"
+            );
+        });
     }
 
     #[test] // §10.5(6)

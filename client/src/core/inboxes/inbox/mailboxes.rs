@@ -8,6 +8,7 @@ use umbel_proto::chance::Backoff;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
+use umbel_proto::limits::LEFT_MAILBOXES_MAX;
 use umbel_proto::path::Paths;
 use umbel_proto::time::Duration;
 use zeroize::Zeroizing;
@@ -20,9 +21,6 @@ use super::super::stored::OwnMailbox;
 use super::Inbox;
 use super::outage::Outage;
 
-/// Most mailboxes outside the descriptor that an inbox still fetches from; beyond it the one that
-/// left first is forgotten.
-const RETIRED_MAX: usize = 48;
 /// Failed tries to create a mailbox before another relay is drawn for it.
 const CREATE_TRIES: u32 = 2;
 /// How long after the first mailbox is there the others are waited for before the descriptor goes
@@ -194,7 +192,8 @@ impl Inbox {
         }
     }
 
-    /// Forgets mailboxes that left the descriptor, once nothing can be in them any more.
+    /// Forgets mailboxes that left the descriptor, once nothing can be in them any more, or there are
+    /// too many of them.
     pub(super) fn forget_retired(&mut self, cx: &Context<'_>) {
         let before = self.mailboxes.len();
         let life = cx.network.params.record_life;
@@ -203,18 +202,26 @@ impl Inbox {
                 .retired_at
                 .is_none_or(|retired_at| retired_at + life > cx.confirmed)
         });
-        let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
-        if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
-            && let Some(first) = self.mailboxes.iter().filter_map(retired).min()
-        {
-            self.mailboxes
-                .retain(|mailbox| mailbox.retired_at != Some(first));
+        while let Some(place) = self.surplus() {
+            self.mailboxes.remove(place);
         }
         if self.mailboxes.len() != before {
             self.health
                 .retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
             self.touch(cx);
         }
+    }
+
+    /// Where the mailbox is that is forgotten next, if too many left the descriptor: of the companions
+    /// without an outage, since what they had was fetched, or else of all, the one that left first.
+    fn surplus(&self) -> Option<usize> {
+        let left = self.mailboxes.iter().enumerate();
+        let left = left.filter_map(|(place, mailbox)| {
+            let is_fetched = mailbox.is_companion && mailbox.outage.is_none();
+            mailbox.retired_at.map(|at| (!is_fetched, at, place))
+        });
+        let is_surplus = left.clone().count() > LEFT_MAILBOXES_MAX;
+        is_surplus.then(|| left.min().map(|(_, _, place)| place))?
     }
 }
 
