@@ -114,11 +114,14 @@ pub const SUSPECT_NAMED_MIN: usize = 3;
 pub const SUSPECT_FRAMED_MIN: usize = 2;
 /// Failures in a row after which an L2 or L3 may be replaced before its time (§6.4(10), §6.4(18)).
 pub const L2_FAILURES_MAX: u32 = 8;
+/// Relays that may be pinned at a place behind the guard for each that is wanted, while those pinned
+/// can't be used (§6.4(15), §6.4(18)).
+pub const PINNED_SPARE_FACTOR: usize = 2;
 /// Relays that are pinned in the middle's place with full vanguards (§6.4(18)).
 pub const L3_COUNT: usize = 8;
-/// The least time for which each is (§6.4(18)).
+/// The least time for which an L3 is pinned (§6.4(18)).
 pub const L3_LIFE_MIN: Duration = Duration::from_secs(3600);
-/// The greatest (§6.4(18)).
+/// The greatest time for which an L3 is pinned (§6.4(18)).
 pub const L3_LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 /// L2 over which circuits must have failed for their guard to be set aside (§6.4(11)).
 pub const GUARD_BLAME_L2: usize = 2;
@@ -515,6 +518,19 @@ pub const RESUBSCRIBE_FORGET_AFTER: Duration = Duration::from_secs(300);
 pub const COMPANIONS_MAX: usize = 2;
 /// A mailbox whose holder is out of reach has a companion by then, at the latest (§10.5(6)).
 pub const COMPANION_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// That is after so many `retry_max` at the latest (§10.5(6)).
+pub const COMPANION_RETRIES: u32 = 2;
+/// An outage is long after one in so many parts of that time, at the earliest (§10.5(6)).
+pub const OUTAGE_LONG_SHARE: u32 = 2;
+/// A mailbox is visited once in one of so many parts of it, so that an outage is long by then
+/// (§10.5(6)).
+pub const OUTAGE_VISIT_SHARE: u32 = 4;
+/// An outage is over once the holder was back for that time, and for one in so many parts of it more
+/// at the latest (§10.5(6)).
+pub const OUTAGE_BACK_SHARE: u32 = 2;
+/// Companions come soon if nobody can write to the inbox, unless a mailbox left the descriptor within
+/// this time (§10.5(6)).
+pub const COMPANIONS_SOON_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A mailbox is given up once its holder was out of reach for this long, at the earliest (§10.5(6)).
 pub const GIVEN_UP_AFTER_MIN: Duration = Duration::from_secs(3 * 24 * 3600);
 /// And at the latest (§10.5(6)).

@@ -90,9 +90,12 @@ impl Layer2 {
         let pins = &self.pins;
         self.refused
             .retain(|relay, _| pins.relays().any(|pinned| pinned == *relay));
-        while self.pins.lacks(terms) && self.pins.pin(known, terms, &[primary], shunned, rng).is_some()
-        {
-        }
+        while self.pins.lacks(terms)
+            && self
+                .pins
+                .pin(known, terms, &[primary], shunned, rng)
+                .is_some()
+        {}
     }
 
     /// Whether this one is set aside.

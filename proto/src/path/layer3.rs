@@ -77,7 +77,10 @@ impl Layer3 {
         self.pins.drop_old(known, TERMS, has_failed);
         while self.is_on
             && self.pins.lacks(TERMS)
-            && self.pins.pin(known, TERMS, &[before], shunned, rng).is_some()
+            && self
+                .pins
+                .pin(known, TERMS, &[before], shunned, rng)
+                .is_some()
         {}
     }
 

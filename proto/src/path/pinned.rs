@@ -1,6 +1,6 @@
 //! Relays that are pinned for a while at one place behind the guard (docs/protocol.md §6.4(2)): an
-//! attacker who makes this client build many circuits learns these, not what stands before them,
-//! until they change.
+//! attacker who makes this client build many circuits learns these relays, but not the hop before
+//! them, until they change.
 
 use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,8 @@ use super::tally::Tally;
 use crate::chance::between;
 use crate::directory::choice::Exclude;
 use crate::ids::RelayId;
+use crate::limits::PINNED_SPARE_FACTOR;
 use crate::time::{Duration, WallTime};
-
-/// Pinned relays there may be for each that is wanted, when those pinned can't be used.
-const SPARE_FACTOR: usize = 2;
 
 /// How many relays are pinned at a place, and for how long each.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +91,7 @@ impl Pins {
 
     /// Whether one more may be pinned where none can be used.
     pub(super) fn has_room(&self, terms: Terms) -> bool {
-        self.usable().count() < terms.count * SPARE_FACTOR
+        self.usable().count() < terms.count * PINNED_SPARE_FACTOR
     }
 
     /// Drops those whose time is over, that are gone from the view, or that failed too often.

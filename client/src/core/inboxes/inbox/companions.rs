@@ -12,19 +12,14 @@
 //! outage is long: one does not leave before the holder has been back for a while.
 
 use umbel_proto::ids::QueueId;
-use umbel_proto::limits::COMPANIONS_MAX;
+use umbel_proto::limits::{COMPANIONS_MAX, COMPANIONS_SOON_EVERY};
 use umbel_proto::path::Paths;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::WallTime;
 
 use super::super::super::context::Context;
 use super::super::super::io::Warning;
 use super::super::stored::OwnMailbox;
 use super::Inbox;
-
-/// Where holders are all reported dead, mailboxes have companions soon, but not if one left the
-/// descriptor within this time: an attacker who feigns that must not make us forget mailboxes that
-/// hold mail.
-const SOON_EVERY: Duration = Duration::from_secs(86_400);
 
 impl Inbox {
     /// Decides which mailboxes the descriptor names besides the usual ones, and which leave it.
@@ -67,9 +62,10 @@ impl Inbox {
         }
     }
 
-    /// Whether nobody can write to the inbox, as it seems.
+    /// Whether nobody can write to the inbox, as it seems. But not if a mailbox left the descriptor
+    /// lately: an attacker who feigns that must not make us forget mailboxes that hold mail.
     fn is_cut_off(&self, cx: &Context<'_>) -> bool {
-        let is_recent = |at: WallTime| at + SOON_EVERY > cx.confirmed;
+        let is_recent = |at: WallTime| at + COMPANIONS_SOON_EVERY > cx.confirmed;
         let mut left_at = self.mailboxes.iter().filter_map(|it| it.retired_at);
         let is_dead =
             |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|it| it.is_dead);
@@ -160,6 +156,7 @@ fn is_sound(mailbox: &OwnMailbox) -> bool {
 mod tests {
     use umbel_proto::ids::RelayId;
     use umbel_proto::limits::{LEFT_MAILBOXES_MAX, MAILBOXES_MAX};
+    use umbel_proto::time::Duration;
 
     use super::super::super::super::testing::When;
     use super::super::super::Visit;

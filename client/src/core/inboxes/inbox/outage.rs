@@ -9,7 +9,8 @@
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use umbel_proto::limits::{
-    COMPANION_AFTER_MAX, GIVEN_UP_AFTER_MAX, GIVEN_UP_AFTER_MIN, OUTAGE_SPAN_MAX,
+    COMPANION_AFTER_MAX, COMPANION_RETRIES, GIVEN_UP_AFTER_MAX, GIVEN_UP_AFTER_MIN,
+    OUTAGE_BACK_SHARE, OUTAGE_LONG_SHARE, OUTAGE_SPAN_MAX, OUTAGE_VISIT_SHARE,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
@@ -61,13 +62,14 @@ impl Outage {
         }
     }
 
-    /// A visit was answered. What is left of the outage: nothing once the holder has been back for
-    /// long enough.
+    /// A visit was answered. Returns the outage, or `None` once the holder has been back for long
+    /// enough.
     pub(super) fn answered(self, cx: &Context<'_>) -> Option<Self> {
         // The clock may have been ahead.
         let back_since = self.back_since.map_or(cx.wall, |since| since.min(cx.wall));
         let whole = companion_after_max(&cx.network.params);
-        let is_over = cx.confirmed.since(back_since) >= self.moment(whole, whole + whole / 2);
+        let is_over =
+            cx.confirmed.since(back_since) >= self.moment(whole, whole + whole / OUTAGE_BACK_SHARE);
         (!is_over).then_some(Self {
             is_gone: false,
             back_since: Some(back_since),
@@ -79,7 +81,7 @@ impl Outage {
     /// Says whether it has.
     pub(super) fn grow_long(&mut self, params: &Params, is_cut_off: bool) -> bool {
         let whole = companion_after_max(params);
-        let mut patience = self.moment(whole / 2, whole - visit_every_max(params));
+        let mut patience = self.moment(whole / OUTAGE_LONG_SHARE, whole - visit_every_max(params));
         if is_cut_off {
             patience = patience.min(params.request_timeout);
         }
@@ -115,13 +117,13 @@ impl Outage {
 /// When a mailbox has a companion at the latest. Where failures are soon tried again, as in the
 /// network `local`, that is soon.
 fn companion_after_max(params: &Params) -> Duration {
-    COMPANION_AFTER_MAX.min(params.retry_max * 2)
+    COMPANION_AFTER_MAX.min(params.retry_max * COMPANION_RETRIES)
 }
 
 /// How rarely a mailbox that the descriptor names is visited at most, while its holder is out of
 /// reach: often enough that an outage becomes long in time.
 pub(in crate::core) fn visit_every_max(params: &Params) -> Duration {
-    companion_after_max(params) / 4
+    companion_after_max(params) / OUTAGE_VISIT_SHARE
 }
 
 #[cfg(test)]
