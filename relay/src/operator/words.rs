@@ -22,6 +22,8 @@ use crate::running::seeds;
 
 /// How long a relay that knows no other has just begun to ask its seeds.
 const STARTING_MAX: Duration = Duration::from_secs(15);
+/// The end of a sentence after which an operator would ask.
+const NOTHING_TO_DO: &str = ": nothing to do";
 
 /// What became of this relay's requests for receipts of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,26 +123,22 @@ impl<'a> Sentences<'a> {
         if self.standing.stats.twins > 0 {
             return format!("in danger: {TWIN}");
         }
-        let standing = match self.standing.obstacle {
-            None => format!("in use: {}; {}", self.reached_by(), self.selectable()),
+        let (standing, nothing_to_do) = match self.standing.obstacle {
+            None => (
+                format!("in use: {}; {}", self.reached_by(), self.drawn_since()),
+                NOTHING_TO_DO,
+            ),
             Some(Obstacle::Hindrance(Hindrance::Young { .. })) => {
-                format!(
-                    "not in use yet: {}; {}",
-                    self.reached_by(),
-                    self.selectable()
-                )
+                let (reached, selectable) = (self.reached_by(), self.selectable());
+                (format!("not in use yet: {reached}; {selectable}"), "")
             }
-            Some(_) => format!("not in use: {}", self.selectable()),
+            Some(_) => (format!("not in use: {}", self.selectable()), ""),
         };
         let is_drawn = self.standing.obstacle.is_none() || young_until(self.standing).is_some();
         let failing = self
             .failing()
             .filter(|_| is_drawn && !self.standing.is_seed);
-        // There is something to do.
-        let but = |what: String| {
-            let standing = standing.trim_end_matches(": nothing to do");
-            format!("{standing}. But {what}")
-        };
+        let but = |what: String| format!("{standing}. But {what}");
         match failing {
             _ if is_drawn && self.facts.is_store_failing => but(
                 "it can't write to its disk, and refuses mail: see the log, and free some space or check the disk".to_owned(),
@@ -149,7 +147,7 @@ impl<'a> Sentences<'a> {
             None if is_drawn && self.standing.relay_link_count == 0 => but(
                 "it is linked to no other relay now: if that stays so, check this machine's network".to_owned(),
             ),
-            None => standing,
+            None => format!("{standing}{nothing_to_do}"),
         }
     }
 
@@ -176,16 +174,8 @@ impl<'a> Sentences<'a> {
 
     /// Why clients draw this relay, or do not.
     pub(super) fn selectable(&self) -> String {
-        let params = &self.facts.network.params;
-        let listed_since = self.standing.listed.map(|it| it.since);
         match self.standing.obstacle {
-            None => {
-                let since = listed_since.map(|it| rfc3339(it + params.selectable_age));
-                format!(
-                    "clients have been able to draw it since {}: nothing to do",
-                    since.unwrap_or_default()
-                )
-            }
+            None => format!("{}{NOTHING_TO_DO}", self.drawn_since()),
             Some(Obstacle::NoAddress) => {
                 "none of the names that it advertises was found: correct `advertise`, or check the name server".to_owned()
             }
@@ -208,9 +198,17 @@ impl<'a> Sentences<'a> {
                 "clients draw it from {} on at the latest, when all others have known it for {}; those that join later, or remember it \
                  from before it was off, draw it at once: nothing to do but to keep it running",
                 rfc3339(until),
-                in_words(params.selectable_age)
+                in_words(self.facts.network.params.selectable_age)
             ),
         }
+    }
+
+    /// Since when clients have been able to draw this relay.
+    fn drawn_since(&self) -> String {
+        let age = self.facts.network.params.selectable_age;
+        let since = self.standing.listed.map(|it| rfc3339(it.since + age));
+        let since = since.unwrap_or_default();
+        format!("clients have been able to draw it since {since}")
     }
 
     /// Whether it began to ask its seeds a moment ago.
