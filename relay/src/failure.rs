@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// The system has no threads or memory for a runtime.
+    pub(crate) fn not_started(error: &io::Error) -> Self {
+        Self::failed(
+            format!("can't start: {error}"),
+            "free some threads or memory",
+        )
+    }
+
     /// One line, whatever a parser said. It may repeat a file that others wrote.
     fn error_line(&self) -> String {
         self.error

@@ -56,12 +56,7 @@ pub(crate) fn join(data_dir: &Path, invite: &Invite) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            Failure::failed(
-                format!("can't start: {error}"),
-                "free some threads or memory",
-            )
-        })?;
+        .map_err(|error| Failure::not_started(&error))?;
     let network = runtime.block_on(network_of_invite(invite))?;
     let more = invite.seeds().iter().cloned();
     let more: Vec<Peer> = more.filter(|it| !network.seeds.contains(it)).collect();

@@ -26,12 +26,7 @@ pub(crate) fn run(dir: &Path, flags: Settings) -> Result<(), Failure> {
         .worker_threads(config.threads)
         .enable_all()
         .build()
-        .map_err(|error| {
-            Failure::failed(
-                format!("can't start: {error}"),
-                "free some threads or memory",
-            )
-        })?;
+        .map_err(|error| Failure::not_started(&error))?;
     let outcome = runtime.block_on(Box::pin(
         Running {
             dir,
