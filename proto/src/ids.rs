@@ -67,7 +67,7 @@ byte_id!(
     NetworkId, 32
 );
 byte_id!(
-    /// Names one queue on one holder; random (docs/protocol.md §10.1).
+    /// Names one queue on one holder; random (docs/protocol.md §10.1(1)).
     QueueId, 32
 );
 byte_id!(

@@ -71,7 +71,7 @@ impl WallTime {
         Self(self.0.saturating_sub(by.as_secs()))
     }
 
-    /// The epoch this time lies in (docs/protocol.md §9.2).
+    /// The epoch this time lies in (docs/protocol.md §9.2(1)).
     pub const fn epoch(self) -> Epoch {
         Epoch(self.0 / EPOCH_LEN.as_secs())
     }

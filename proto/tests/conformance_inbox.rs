@@ -32,7 +32,7 @@ fn hex32(value: &Value) -> [u8; 32] {
     hex(value).try_into().expect("32 bytes")
 }
 
-#[test] // §9.2, rend-spec-v3 A.2
+#[test] // §9.2(3), rend-spec-v3 A.2
 fn keys_are_blinded_as_tor_blinds_them() {
     let vectors = vectors(include_str!("vectors/ed25519_blinding_tor.json"));
     let cases = vectors["low_level"].as_array().expect("a list");
@@ -60,7 +60,7 @@ fn keys_are_blinded_as_tor_blinds_them() {
     );
 }
 
-#[test] // §10.3
+#[test] // §10.3(3)
 fn the_kem_is_x_wing() {
     let vectors = vectors(include_str!("vectors/xwing_draft.json"));
     let cases = vectors["cases"].as_array().expect("a list");
@@ -112,7 +112,7 @@ impl rand::rand_core::TryRng for Scripted {
 
 impl rand::rand_core::TryCryptoRng for Scripted {}
 
-#[test] // §10.3: RFC 9180's key schedule over X-Wing's shared secret, written out a second time
+#[test] // §10.3(2): RFC 9180's key schedule over X-Wing's shared secret, written out a second time
 fn a_sealed_text_is_hpke_base_mode() {
     let vectors = vectors(include_str!("vectors/xwing_draft.json"));
     for case in vectors["cases"].as_array().expect("a list") {
@@ -168,7 +168,7 @@ fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
     sha256(&[&pad(0x5c), &sha256(&[&pad(0x36), text])])
 }
 
-#[test] // §9.1, BIP-350
+#[test] // §9.1(2), BIP-350
 fn the_checksum_is_bech32m() {
     let vectors = vectors(include_str!("vectors/bech32m_bip350.json"));
     for text in vectors["valid"].as_array().expect("a list") {

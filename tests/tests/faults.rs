@@ -44,7 +44,7 @@ fn a_sender_that_dies_continues_where_it_was() {
     world.expect_within(Duration::from_secs(120), came);
 }
 
-#[test] // §10.5(1): sent and stored at once, reported when stored
+#[test] // §10.5(1), §10.5(3): sent and stored at once, reported when stored
 fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
     let mut was_lost = false;
     for lived in [0, 1, 2, 3, 5, 8, 13, 30, 80, 200, 400] {

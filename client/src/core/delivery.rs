@@ -318,7 +318,8 @@ impl Delivery {
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes
     /// that are gone and did not take the message are dropped. The first is due now, or when it was
-    /// to be once another has the message; each other is due a random while after the one before.
+    /// to be once another has the message; each other is due a random while after the one before
+    /// (§10.5(2)).
     pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
         self.mend_spacing(cx.wall, &cx.network.params);
         let spacing = self.spacing(cx.wall, &cx.network.params);
@@ -524,6 +525,8 @@ impl Delivery {
         due.filter(|&at| at > after).min()
     }
 
+    /// Seals one copy more. It is not stored before the store is asked to: a sender that dies first
+    /// makes another record of the same message (§10.5(3)).
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some((mailbox, due_at)) = self.unsealed.mailboxes.pop() else {
             return;

@@ -55,7 +55,7 @@ impl SoundKey {
         &self.0
     }
 
-    /// The key blinded by `parameter`: `A' = clamp(parameter) A`.
+    /// The key blinded by `parameter`: `A' = clamp(parameter) A` (§9.2(3)).
     #[must_use]
     pub fn blind(&self, parameter: &[u8; 32]) -> Self {
         // The factor is no multiple of the group's order: it is a multiple of 8 below 2^255, and 8
@@ -85,6 +85,7 @@ impl BlindedSigner {
         Self::from_expanded(&ExpandedSecretKey::from(seed), parameter)
     }
 
+    // §9.2(4)
     fn from_expanded(secret: &ExpandedSecretKey, parameter: &[u8; 32]) -> Self {
         let digest = Zeroizing::new(<[u8; 64]>::from(
             Sha512::new()
@@ -141,7 +142,7 @@ mod tests {
         bytes.try_into().unwrap()
     }
 
-    #[test] // rend-spec-v3 A.2
+    #[test] // §9.2(4): rend-spec-v3 A.2
     fn secrets_blind_as_tor_blinds_them() {
         let vectors: Value = serde_json::from_str(include_str!(
             "../../tests/vectors/ed25519_blinding_tor.json"
@@ -169,7 +170,7 @@ mod tests {
         );
     }
 
-    #[test] // §9.2
+    #[test] // §9.1(3)
     fn keys_with_a_small_order_component_are_refused() {
         for torsion in &EIGHT_TORSION {
             assert!(SoundKey::new(&torsion.compress().0).is_err(), "small order");
@@ -183,7 +184,7 @@ mod tests {
         assert!(SoundKey::new(&ED25519_BASEPOINT_POINT.compress().0).is_ok());
     }
 
-    #[test] // §9.2
+    #[test] // §9.1(3)
     fn bytes_that_encode_no_point_or_not_canonically_are_refused() {
         // In 255 bits only y below 19 can be written a second way, as y + p; and only x = 0, where
         // y is 1 or -1, has a second sign. This is all of them.
@@ -202,7 +203,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test] // §9.2: both sides come to the same key, it is sound, and what it signs verifies
+        #[test] // §9.2(3): both sides come to the same key, it is sound, and what it signs verifies
         fn owner_and_reader_agree(seed: [u8; 32], parameter: [u8; 32], message: [u8; 16]) {
             let signer = BlindedSigner::new(&seed, &parameter);
             let blinded = SoundKey::of_seed(&seed).blind(&parameter);

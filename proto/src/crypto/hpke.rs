@@ -114,7 +114,7 @@ impl SealSecret {
 }
 
 /// Seals a text of `text_len` bytes, written by `write` into zeroed space: encapsulated key |
-/// ciphertext | tag.
+/// ciphertext | tag (§10.3(2)).
 ///
 /// The text is written where its ciphertext will be, so that no second copy of it is left behind.
 pub fn seal(
@@ -190,7 +190,7 @@ mod tests {
         )
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(2)
     fn only_the_secret_in_the_same_context_opens() {
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         let (ours, other) = (
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(open(&ours, b"another", &sealed), Err(BadSeal));
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(2)
     fn every_part_of_a_sealed_text_is_covered() {
         let secret = SealSecret::from_seed(&[7; SEAL_SEED_LEN]);
         let sealed = sealed(&secret, b"text");
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(sealed(&secret, b"text"), sealed(&secret, b"text"));
     }
 
-    #[test] // §9.3
+    #[test] // §9.3(5)
     fn a_key_survives_its_encoding_and_a_bad_one_is_refused() {
         let key = SealSecret::from_seed(&[7; SEAL_SEED_LEN]).public();
         let encoded = crate::wire::encode(&key);

@@ -27,7 +27,7 @@ const MEMORY_BLOCKS: usize = 1024;
 /// The subject of a puzzle: its solution is good for nothing else.
 pub type Challenge = [u8; 32];
 
-/// The challenge for one record's deposit in one queue in one epoch (§10.4).
+/// The challenge for one record's deposit in one queue in one epoch (§10.4(4)).
 pub fn deposit_challenge(queue: &QueueId, record: &RecordId, epoch: Epoch) -> Challenge {
     sha256(&[
         DEPOSIT_DOMAIN,
@@ -68,7 +68,7 @@ pub fn solve(challenge: &Challenge, effort: u32, start: u64) -> u64 {
     }
 }
 
-/// Uniform over all numbers; the lower, the rarer.
+/// Uniform over all numbers; the lower, the rarer (§10.4(3)).
 fn score(challenge: &Challenge, nonce: u64, memory: &mut [Block]) -> u64 {
     let mut input = [0; DOMAIN.len() + 8];
     let (domain, number) = input.split_at_mut(DOMAIN.len());
@@ -94,7 +94,7 @@ mod tests {
 
     const CHALLENGE: Challenge = [3; 32];
 
-    #[test] // §10.4
+    #[test] // §10.4(3)
     fn a_solution_passes_and_serves_no_other_challenge_or_nonce() {
         let effort = 16;
         let nonce = solve(&CHALLENGE, effort, 1000);
@@ -116,7 +116,7 @@ mod tests {
         );
     }
 
-    #[test] // §10.4
+    #[test] // §10.4(3)
     fn effort_is_the_number_of_tries_to_expect() {
         let solved = (0..256)
             .filter(|&nonce| verify(&CHALLENGE, 8, nonce))
@@ -125,7 +125,7 @@ mod tests {
         assert!((0..8).all(|nonce| verify(&CHALLENGE, 1, nonce)));
     }
 
-    #[test] // §10.4
+    #[test] // §10.4(3)
     fn no_effort_asks_no_work() {
         assert!(verify(&CHALLENGE, 0, 5));
         assert_eq!(try_nonces(&CHALLENGE, 0, 5, 0), Some(5));
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(try_nonces(&CHALLENGE, 1, 0, 0), None);
     }
 
-    #[test] // §10.4: the scores that OpenSSL's Argon2id gives
+    #[test] // §10.4(3): the scores that OpenSSL's Argon2id gives
     fn scores_are_argon2id() {
         let mut memory = vec![Block::new(); MEMORY_BLOCKS];
         for (nonce, expected) in [
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    #[test] // §10.4
+    #[test] // §10.4(4)
     fn a_deposit_challenge_names_queue_record_and_epoch() {
         let base = deposit_challenge(&QueueId([1; 32]), &RecordId([2; 32]), Epoch(3));
         assert_ne!(

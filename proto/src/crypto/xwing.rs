@@ -34,7 +34,7 @@ const LABEL: &[u8] = br"\.//^\";
 /// The KEM, as `hpke` wants it.
 pub(super) struct FastXWing;
 
-/// A public key whose ML-KEM part has passed the modulus check.
+/// A public key whose ML-KEM part has passed the modulus check (§10.3(3)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Public(pub(super) Box<[u8; PUBLIC_LEN]>);
 
@@ -278,7 +278,7 @@ mod tests {
         [of::<FastXWing>(&seed, random), of::<XWing>(&seed, random)]
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(3)
     fn it_is_the_x_wing_that_hpke_has() {
         for number in 0..16 {
             let [ours, theirs] = both([number; 32], 100 + u64::from(number));
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(ours.to_bytes(), theirs.to_bytes());
     }
 
-    #[test] // §10.3: a changed ciphertext gives another secret to both, and the same
+    #[test] // §10.3(3): a changed ciphertext gives another secret to both, and the same
     fn it_rejects_as_the_x_wing_that_hpke_has() {
         let [(_, encapped, shared), _] = both([9; 32], 9);
         for position in [0, CIPHERTEXT_LEN - 1, CIPHERTEXT_LEN, ENCAPPED_LEN - 1] {

@@ -40,8 +40,8 @@ impl Positions {
 
 /// The relays that keep the descriptor of this key and epoch, the first position first: of each of
 /// the groups with the least scores, the directory relay with the least score. Those of one AS have
-/// a second position only where there are too few ASes. Fewer positions where there are fewer
-/// groups.
+/// a second position only where there are too few ASes (§9.4(2)). Fewer positions where there are
+/// fewer groups.
 pub fn positions(
     view: &NetView,
     network: &Network,

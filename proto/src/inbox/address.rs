@@ -39,7 +39,7 @@ impl InboxAddress {
     /// The address with this key.
     ///
     /// # Errors
-    /// A key that no honest inbox can have (§9.1).
+    /// A key that no honest inbox can have (§9.1(3)).
     pub fn from_key(key: &[u8; 32]) -> Result<Self, AddressError> {
         SoundKey::new(key)
             .map(Self)
@@ -51,7 +51,7 @@ impl InboxAddress {
         self.0.as_bytes()
     }
 
-    /// The address as people write it, in lower case.
+    /// The address as people write it, in lower case (§9.1(1)).
     pub fn to_text(&self) -> String {
         let mut payload = [VERSION; PAYLOAD_LEN];
         payload[1..].copy_from_slice(self.key());
@@ -94,7 +94,7 @@ impl From<InboxAddress> for [u8; 32] {
     }
 }
 
-/// Reads an address, all in lower case or all in upper case.
+/// Reads an address, all in lower case or all in upper case (§9.1(2)).
 impl FromStr for InboxAddress {
     type Err = AddressError;
 
@@ -217,6 +217,7 @@ impl InboxIdentity {
     }
 }
 
+// §9.2(2)
 fn blinding_parameter(address: &InboxAddress, network: &NetworkId, epoch: Epoch) -> [u8; 32] {
     let (number, len) = (epoch.0.to_be_bytes(), EPOCH_LEN.as_secs().to_be_bytes());
     sha3_256(&[
@@ -248,7 +249,7 @@ mod tests {
         text.parse()
     }
 
-    #[test] // §9.1
+    #[test] // §9.1(2)
     fn an_address_is_read_in_either_case_but_not_in_both() {
         let text = identity().address().to_text();
         assert_eq!(text.len(), ADDRESS_TEXT_LEN);
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(read(&mixed), Err(AddressError::Mistyped));
     }
 
-    #[test] // §9.1
+    #[test] // §9.1(2)
     fn each_error_says_what_is_wrong() {
         let text = identity().address().to_text();
         assert_eq!(read(""), Err(AddressError::Prefix));
@@ -287,7 +288,7 @@ mod tests {
         );
     }
 
-    #[test] // §9.1
+    #[test] // §9.1(2)
     fn only_this_checksum_version_and_length_are_accepted() {
         let mut payload = [0; 33];
         payload[1..].copy_from_slice(identity().address().key());
@@ -310,7 +311,7 @@ mod tests {
         assert_eq!(read(&old), Err(AddressError::Mistyped));
     }
 
-    #[test] // §9.1
+    #[test] // §9.1(2)
     fn the_spare_bit_must_be_zero() {
         use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};
         let mut payload = vec![1];
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!(read(&text), Err(AddressError::Mistyped));
     }
 
-    #[test] // §9.1
+    #[test] // §9.1(3)
     fn weak_keys_are_refused() {
         let mut identity_point = [0; 33];
         (identity_point[0], identity_point[1]) = (1, 1);
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(format!("{:?}", identity().address()), "InboxAddress(..)");
     }
 
-    #[test] // §9.2
+    #[test] // §9.2(2)
     fn a_blinded_key_belongs_to_one_address_network_and_epoch() {
         let address = *identity().address();
         let base = address.blinded_key(&NETWORK, Epoch(5));
@@ -368,13 +369,13 @@ mod tests {
     }
 
     proptest! {
-        #[test] // §9.1
+        #[test] // §9.1(1)
         fn addresses_survive_their_text(seed: [u8; 32]) {
             let address = *InboxIdentity::from_seed(&seed).address();
             prop_assert_eq!(read(&address.to_text()), Ok(address));
         }
 
-        #[test] // §9.1: bech32m finds any error in up to four characters
+        #[test] // §9.1(2): bech32m finds any error in up to four characters
         fn a_mistyped_address_is_never_another(seed: [u8; 32], position in 6usize..65, character in "[a-z0-9]") {
             let text = InboxIdentity::from_seed(&seed).address().to_text();
             let changed = format!("{}{character}{}", &text[..position], &text[position + 1..]);

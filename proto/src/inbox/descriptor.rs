@@ -122,7 +122,7 @@ pub struct Outer {
 impl Outer {
     /// Reads the outside and checks what a directory relay must check, the cheap first: length,
     /// version, epoch (the current or the next one, with an hour's skew either way), key,
-    /// signature.
+    /// signature (§9.3(4)).
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -177,7 +177,7 @@ impl InboxDescriptor {
         bytes
     }
 
-    /// Opens the descriptor that was looked up for `address` in `epoch`.
+    /// Opens the descriptor that was looked up for `address` in `epoch` (§9.3(5)).
     ///
     /// # Errors
     /// It is not what the owner published for that epoch, or the owner published nonsense.
@@ -319,7 +319,7 @@ fn is_accepted_at(epoch: Epoch, wall: WallTime) -> bool {
 }
 
 /// Known in advance to the owner alone, so that an owner that restarts gives one revision the form
-/// that it had before, and never one key two bodies.
+/// that it had before, and never one key two bodies (§9.3(7)).
 fn salt_of(identity: &InboxIdentity, outer: &Outer, body: &[u8]) -> [u8; SALT_LEN] {
     let (epoch, revision) = (outer.epoch.0.to_be_bytes(), outer.revision.to_be_bytes());
     let parts = [
@@ -333,7 +333,7 @@ fn salt_of(identity: &InboxIdentity, outer: &Outer, body: &[u8]) -> [u8; SALT_LE
 }
 
 /// As in Tor v3: needs the address (through the credential), and is of use for one blinded key only
-/// (the subcredential).
+/// (the subcredential) (§9.3(1), §9.3(2), §9.3(3)).
 fn sealing_key(
     address: &InboxAddress,
     network: &NetworkId,

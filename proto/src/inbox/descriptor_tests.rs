@@ -53,7 +53,7 @@ fn open(bytes: &[u8]) -> Result<InboxDescriptor, OpenFault> {
     InboxDescriptor::open(identity().address(), &NETWORK, EPOCH, bytes)
 }
 
-#[test] // §9.3
+#[test] // §9.3(2)
 fn who_has_the_address_reads_it_and_a_directory_relay_verifies_it() {
     for mailboxes in 0..=5 {
         let bytes = descriptor(mailboxes).seal(&identity(), &NETWORK, EPOCH);
@@ -71,7 +71,7 @@ fn who_has_the_address_reads_it_and_a_directory_relay_verifies_it() {
     }
 }
 
-#[test] // §9.3
+#[test] // §9.3(1)
 fn another_address_network_or_epoch_does_not_open_it() {
     let bytes = sealed();
     let other = InboxIdentity::from_seed(&[2; 32]);
@@ -87,7 +87,7 @@ fn another_address_network_or_epoch_does_not_open_it() {
     );
 }
 
-#[test] // §9.3
+#[test] // §9.3(3)
 fn the_key_needs_the_address_not_only_what_a_directory_relay_sees() {
     let bytes = sealed();
     let parts = Parts::split(&bytes).unwrap();
@@ -96,7 +96,7 @@ fn the_key_needs_the_address_not_only_what_a_directory_relay_sees() {
     assert!(aead::open(&key, &NONCE, parts.header, parts.sealed).is_err());
 }
 
-#[test] // §9.3(6)
+#[test] // §9.3(6), §9.3(7)
 fn a_revision_has_one_form_and_whatever_differs_looks_unrelated() {
     assert_eq!(sealed(), sealed());
     let next = InboxDescriptor {
@@ -116,7 +116,7 @@ fn a_revision_has_one_form_and_whatever_differs_looks_unrelated() {
     }
 }
 
-#[test] // §9.3
+#[test] // §9.3(4)
 fn every_byte_is_signed() {
     let bytes = sealed();
     for position in [
@@ -142,7 +142,7 @@ fn every_byte_is_signed() {
     assert_eq!(Outer::verify(&newer, now()), Err(OuterFault::Signature));
 }
 
-#[test] // §9.3
+#[test] // §9.3(4)
 fn length_version_and_weak_keys_are_refused() {
     let bytes = sealed();
     assert_eq!(Outer::verify(&bytes[1..], now()), Err(OuterFault::Length));
@@ -159,7 +159,7 @@ fn length_version_and_weak_keys_are_refused() {
     assert_eq!(Outer::verify(&changed, now()), Err(OuterFault::WeakKey));
 }
 
-#[test] // §9.3
+#[test] // §9.2(1), §9.3(4)
 fn only_the_current_and_the_next_epoch_are_taken_with_an_hour_of_skew() {
     let bytes = sealed();
     let accepted = |wall| Outer::verify(&bytes, wall).is_ok();
@@ -184,7 +184,7 @@ fn only_the_current_and_the_next_epoch_are_taken_with_an_hour_of_skew() {
     );
 }
 
-#[test] // §9.3
+#[test] // §9.3(5)
 fn a_body_has_one_form_only() {
     let body = descriptor(3).encode_body();
     assert_eq!(open(&sealed_body(&body)), Ok(descriptor(3)));

@@ -191,7 +191,7 @@ impl Verb {
         }
     }
 
-    /// Label, network, holder, circuit, then the verb.
+    /// Label, network, holder, circuit, then the verb (§10.2(1)).
     fn signed_bytes(&self, context: &MailboxContext<'_>) -> Vec<u8> {
         [
             SIGNATURE_LABEL,
@@ -318,7 +318,7 @@ mod tests {
         )
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(1)
     fn a_deposit_takes_exactly_the_cells_of_its_bucket() {
         for (cells, len) in [1, 4, 16, 64].into_iter().zip(RECORD_LENS) {
             assert_eq!(len, record_len(cells));
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    #[test] // §10.2
+    #[test] // §10.2(5)
     fn a_record_of_one_cell_comes_back_in_one_cell() {
         let reply = MailboxReply::Fetched {
             records: vec![ByteBuf::from(vec![7; RECORD_LENS[0]])],
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(MailboxReply::decode(&frame), Ok(reply));
     }
 
-    #[test] // §10.2
+    #[test] // §10.2(5)
     fn a_full_fetched_fits_its_bound() {
         for len in RECORD_LENS {
             let count = fetched_room(FETCH_BYTES_MAX) / fetched_len_of(len);
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    #[test] // §10.2
+    #[test] // §10.2(1)
     fn a_signature_is_good_for_one_key_circuit_holder_and_verb() {
         let (binding, other) = (Binding([4; 32]), Binding([5; 32]));
         let request = signed(deposit(RECORD_LENS[0], 9), 1, &binding);

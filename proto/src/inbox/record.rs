@@ -42,7 +42,7 @@ pub struct Message {
     /// Chosen by the sender at random, and the same in each copy: by it the reader drops
     /// duplicates.
     pub id: MessageId,
-    /// The body, at most [`MESSAGE_LEN_MAX`] bytes.
+    /// What the user wrote (§10.4(2)), at most [`MESSAGE_LEN_MAX`] bytes.
     pub body: Vec<u8>,
 }
 
@@ -90,18 +90,18 @@ pub enum RecordFault {
     Malformed(Malformed),
 }
 
-/// Whether a sealed record may have this length (§10.3).
+/// Whether a sealed record may have this length (§10.3(1)).
 pub fn is_record_len(len: usize) -> bool {
     RECORD_LENS.contains(&len)
 }
 
-/// The name of a sealed record (§10.1).
+/// The name of a sealed record (§10.1(2)).
 pub fn record_id(record: &[u8]) -> RecordId {
     RecordId(sha256(&[ID_DOMAIN, record]))
 }
 
-/// Seals a message in the shortest record that holds it. Two sealings of one message can't be
-/// linked.
+/// Seals a message in the shortest record that holds it (§10.3(4)). Two sealings of one message can't
+/// be linked (§10.3(5)).
 ///
 /// # Errors
 /// A body over [`MESSAGE_LEN_MAX`].
@@ -136,7 +136,7 @@ pub fn seal_record(
     Ok(record)
 }
 
-/// Opens a record that was fetched.
+/// Opens a record that was fetched (§10.4(1)).
 ///
 /// # Errors
 /// It is not a record, not for us, or its sender wrote nonsense.
@@ -197,7 +197,7 @@ mod tests {
         hpke::seal(&secret().public(), INFO, content_len, write, &mut rng)
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(4)
     fn a_record_is_as_short_as_its_bucket_allows() {
         for (bucket, &len_max) in MESSAGE_LENS_MAX.iter().enumerate() {
             let record = sealed(&message(len_max)).unwrap();
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(sealed(&message(0)).unwrap().len(), RECORD_LENS[0]);
     }
 
-    #[test] // §10.3
+    #[test] // §10.3(4)
     fn a_longer_message_is_refused_with_the_limit() {
         let refused = sealed(&message(MESSAGE_LEN_MAX + 1));
         assert_eq!(
@@ -228,7 +228,7 @@ mod tests {
         );
     }
 
-    #[test] // §10.3
+    #[test] // §10.4(1)
     fn only_its_reader_opens_it_whole() {
         let record = sealed(&message(10)).unwrap();
         assert_eq!(
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(open_record(&secret(), &changed), Err(RecordFault::Seal));
     }
 
-    #[test] // §10.3: the copies at two holders share nothing
+    #[test] // §10.3(5): the copies at two holders share nothing
     fn two_sealings_of_one_message_differ_throughout() {
         let mut rng = ChaCha20Rng::seed_from_u64(6);
         let key = secret().public();
@@ -255,7 +255,7 @@ mod tests {
         assert_ne!(record_id(&first), record_id(&second));
     }
 
-    #[test] // §10.4
+    #[test] // §10.4(1)
     fn contents_have_one_form_only() {
         let content = |version: u8, len: u32, rest: &[u8]| {
             let head = [&[version][..], &[5; 16], &len.to_be_bytes(), rest].concat();
@@ -280,7 +280,7 @@ mod tests {
         );
     }
 
-    #[test] // §10.1
+    #[test] // §10.1(2)
     fn a_record_id_has_a_domain_of_its_own() {
         assert_ne!(record_id(b"record").0, sha256(&[b"record"]));
         assert_ne!(record_id(b"record"), record_id(b"recore"));
@@ -293,7 +293,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
+        #[test] // §10.4(2)
         fn any_message_survives(id: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..3000)) {
             let message = Message { id: MessageId(id), body };
             prop_assert_eq!(open_record(&secret(), &sealed(&message).unwrap()), Ok(message));

@@ -285,8 +285,8 @@ impl Visiting {
         !self.remove.is_empty() && (self.subscription.is_none() || is_pressing)
     }
 
-    /// A message of this mailbox is durable here, or could not be stored: then its record has to
-    /// come again.
+    /// A message of this mailbox is durable here, and its record is removed (§10.5(4)); or it could
+    /// not be stored, and has to come again.
     pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, record: RecordId, is_stored: bool) {
         if is_stored {
             self.store_backoff.reset();

@@ -398,7 +398,7 @@ impl Holder {
     }
 
     /// The request's stream or circuit is gone, so it gets no answer. Work that it began is
-    /// finished.
+    /// finished (§10.2(7)).
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(Waiting::Subscription(queue)) = self.waiting.remove(&request) {
             self.end_subscription(queue, request);

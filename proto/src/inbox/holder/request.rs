@@ -24,7 +24,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(24 * 3600);
 const OPS_A_REQUEST: usize = 3;
 
 impl Holder {
-    /// The queue exists and the right key has signed; every verb needs both (§10.2).
+    /// The queue exists and the right key has signed; every verb needs both (§10.2(2)).
     pub(super) fn admit(&self, binding: &Binding, asked: &MailboxRequest) -> Result<(), Refusal> {
         let queue = self.queues.get(&asked.verb.queue());
         let key = match (&asked.verb, queue) {
@@ -50,6 +50,7 @@ impl Holder {
         }
     }
 
+    // §10.2(3)
     pub(super) fn create(
         &mut self,
         (now, wall): (Instant, WallTime),
@@ -96,6 +97,7 @@ impl Holder {
         Ok(())
     }
 
+    // §10.2(4)
     pub(super) fn deposit(
         &mut self,
         (now, wall): (Instant, WallTime),
@@ -112,6 +114,7 @@ impl Holder {
         let Some(queue) = self.queues.get(&id) else {
             return Err(Refusal::NoQueue);
         };
+        // §10.1(4)
         match queue.known(&record) {
             Known::Yes => {
                 self.reply_now(request, MailboxReply::Deposited);
@@ -127,7 +130,7 @@ impl Holder {
         }
         self.check_puzzle((now, wall), &id, &record, solution)?;
         let expires_at = (wall + self.limits.record_life + Duration::from_secs(3599)).to_hour();
-        let seq = self.next_seq;
+        let seq = self.next_seq; // §10.1(3)
         self.next_seq += 1;
         let op = self.begin_op(
             Pending::Put {
@@ -173,7 +176,7 @@ impl Holder {
         Ok(())
     }
 
-    /// Whether a record of this length fits, after what has expired went if need be.
+    /// Whether a record of this length fits, after what has expired went if need be (§10.1(7)).
     fn make_room(&mut self, now: Instant, id: QueueId, len: usize) -> Result<(), Refusal> {
         let len = len as u64;
         if self.is_queue_full(id, len) && self.has_room(OPS_A_REQUEST, 0) {
@@ -198,7 +201,7 @@ impl Holder {
         })
     }
 
-    /// The solution is good in the epoch it was made in, and in the next.
+    /// The solution is good in the epoch it was made in, and in the next (§10.4(4), §10.4(5)).
     fn check_puzzle(
         &mut self,
         (now, wall): (Instant, WallTime),
@@ -232,6 +235,7 @@ impl Holder {
         }
     }
 
+    // §10.2(5)
     pub(super) fn fetch(
         &mut self,
         (now, wall): (Instant, WallTime),
@@ -298,8 +302,8 @@ impl Holder {
         Ok(())
     }
 
-    /// Records that their owner holds go at once; that they go from the disk is ordered before all
-    /// that follows.
+    /// Records that their owner holds go at once (§10.1(5)); that they go from the disk is ordered
+    /// before all that follows.
     fn remove_fetched(&mut self, id: QueueId, remove: &[RecordId]) {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
@@ -333,6 +337,7 @@ impl Holder {
         });
     }
 
+    // §10.2(6)
     pub(super) fn subscribe(
         &mut self,
         (now, wall): (Instant, WallTime),

@@ -42,7 +42,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// The time by which records must have expired to be deleted.
+    /// The time by which records must have expired to be deleted (§10.1(6)).
     fn deletes_by(&self) -> WallTime {
         let kept = if self.is_pressed {
             Duration::ZERO

@@ -156,7 +156,7 @@ fn pushes_stop_at_the_window_until_records_are_removed() {
     assert_eq!(world.pushes(request), [(vec![6], false)]);
 }
 
-#[test] // §10.2
+#[test] // §10.2, §10.1(5)
 fn what_was_removed_before_its_push_is_not_pushed() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 1000));

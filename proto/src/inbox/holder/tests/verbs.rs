@@ -7,7 +7,7 @@ use crate::inbox::mailbox::{FETCH_BYTES_MAX, FETCH_BYTES_ONE_CELL};
 const FULL: [MailboxReply; 1] = [MailboxReply::Refused(Refusal::Full)];
 const DEPOSITED: [MailboxReply; 1] = [MailboxReply::Deposited];
 
-#[test] // §10.2
+#[test] // §10.2(3)
 fn a_queue_is_created_once_and_belongs_to_its_keys() {
     let mut world = World::new();
     let request = world.ask(OWNER, create(1));
@@ -27,7 +27,7 @@ fn a_queue_is_created_once_and_belongs_to_its_keys() {
     assert_eq!(world.disk.queues.len(), 1);
 }
 
-#[test] // §10.2
+#[test] // §10.2(3)
 fn a_queue_that_could_not_be_stored_is_not_there() {
     let mut world = World::new();
     let request = world.ask(OWNER, create(1));
@@ -44,7 +44,7 @@ fn a_queue_that_could_not_be_stored_is_not_there() {
     assert_eq!(world.done(OWNER, create(1)), [MailboxReply::Created]);
 }
 
-#[test] // §10.2
+#[test] // §10.2(4)
 fn a_deposit_is_answered_when_it_is_durable_and_not_before() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(SENDER, deposit(1, record(1, 0)));
@@ -61,7 +61,7 @@ fn a_deposit_is_answered_when_it_is_durable_and_not_before() {
     assert_eq!(world.done(SENDER, deposit(1, record(2, 0))), DEPOSITED);
 }
 
-#[test] // §10.2
+#[test] // §10.2(2)
 fn a_deposit_needs_queue_key_circuit_and_length() {
     let mut world = World::with_queue(HolderLimits::default());
     assert_eq!(
@@ -92,7 +92,7 @@ fn a_deposit_needs_queue_key_circuit_and_length() {
     }
 }
 
-#[test] // §10.1
+#[test] // §10.1(4)
 fn a_record_is_taken_once_also_after_it_was_removed() {
     let mut world = World::with_queue(HolderLimits::default());
     let (first, second) = (
@@ -120,7 +120,7 @@ fn a_record_is_taken_once_also_after_it_was_removed() {
     assert_eq!(world.holder.counts().records, 0);
 }
 
-#[test] // §10.1
+#[test] // §10.1(7)
 fn quotas_refuse_and_removal_makes_room() {
     let one = RECORD_LENS[0] as u64;
     let cases = [
@@ -165,7 +165,7 @@ fn quotas_refuse_and_removal_makes_room() {
     assert_eq!(world.done(OWNER, create(2)), FULL);
 }
 
-#[test] // §10.1: other queues keep what they remember
+#[test] // §10.1(4): other queues keep what they remember
 fn ids_of_removed_records_are_bounded() {
     let mut world = World::with_queue(HolderLimits {
         queue_records_max: 2,
@@ -188,7 +188,7 @@ fn ids_of_removed_records_are_bounded() {
     );
 }
 
-#[test] // §10.1
+#[test] // §10.1(7)
 fn too_much_waiting_is_busy_and_passes() {
     let limits = HolderLimits {
         pending_ops_max: 3,
@@ -220,7 +220,7 @@ fn too_much_waiting_is_busy_and_passes() {
     assert_eq!(world.answers(busy), refused(Refusal::Busy));
 }
 
-#[test] // §10.2
+#[test] // §10.2(5), §10.1(3)
 fn a_fetch_removes_and_then_returns_the_oldest_that_fit() {
     let mut world = World::with_queue(HolderLimits::default());
     for number in 1..=4 {
@@ -250,7 +250,7 @@ fn a_fetch_removes_and_then_returns_the_oldest_that_fit() {
     );
 }
 
-#[test] // §10.2
+#[test] // §10.2(5)
 fn a_fetch_is_for_the_owner_and_never_exceeds_a_frame() {
     let mut world = World::with_queue(HolderLimits::default());
     assert_eq!(
@@ -273,7 +273,7 @@ fn a_fetch_is_for_the_owner_and_never_exceeds_a_frame() {
     assert!(reply.encode().len() <= FETCH_BYTES_MAX as usize);
 }
 
-#[test] // §10.2: a request is answered from the contents at its time
+#[test] // §10.2(5): a request is answered from the contents at its time
 fn ops_are_asked_in_order() {
     let mut world = World::with_queue(HolderLimits::default());
     world.done(SENDER, deposit(1, record(1, 0)));
@@ -299,7 +299,7 @@ fn ops_are_asked_in_order() {
     );
 }
 
-#[test] // §10.2
+#[test] // §10.2(5)
 fn a_failed_read_is_reported() {
     let mut world = World::with_queue(HolderLimits::default());
     world.done(SENDER, deposit(1, record(1, 0)));
@@ -313,7 +313,7 @@ fn a_failed_read_is_reported() {
     );
 }
 
-#[test] // §10.4
+#[test] // §10.4(5)
 fn a_puzzle_is_asked_where_the_limits_say_so() {
     let limits = HolderLimits {
         puzzle_effort: 4,
@@ -357,7 +357,7 @@ fn a_puzzle_is_asked_where_the_limits_say_so() {
     );
 }
 
-#[test] // §10.2
+#[test] // §10.2(7)
 fn a_cancelled_request_is_finished_but_not_answered() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(SENDER, deposit(1, record(1, 0)));
