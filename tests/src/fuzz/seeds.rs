@@ -30,6 +30,7 @@ use umbel_proto::limits::{BODY_LEN, MAILBOXES_MAX};
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, RelayMsg, StreamId};
 use umbel_proto::network::{Invite, Network};
+use umbel_proto::time::{Duration, WallTime};
 use umbel_proto::wire;
 
 use super::decoders::{WALL, identity, seal_secret};
@@ -225,29 +226,63 @@ fn messages() -> Files {
     ]
 }
 
-fn descriptors() -> Files {
-    let network = Network::local();
-    let (key, witness) = (
-        SigningKey::from_seed(&[21; 32]),
-        SigningKey::from_seed(&[22; 32]),
-    );
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9021));
-    let relay = key.public().into();
+/// A receipt for who asks for receipts: by this witness, of this network, at this time.
+fn receipt(witness: u8, network: &NetworkId, at: WallTime) -> Receipt {
+    let (key, address) = asker();
+    let witness = SigningKey::from_seed(&[witness; 32]);
+    Receipt::sign(&witness, network, &key.public().into(), address, at)
+}
+
+/// Receipts that say what nobody may believe, each by its name.
+fn crafted_receipts() -> [(&'static str, Receipt); 3] {
+    let network = Network::local().id;
+    let next_year = WALL + Duration::from_secs(365 * 86_400);
+    [
+        ("of_another_network", receipt(22, &NetworkId([9; 32]), WALL)),
+        ("from_the_future", receipt(22, &network, next_year)),
+        ("by_itself", receipt(21, &network, WALL)),
+    ]
+}
+
+/// A descriptor of who asks for receipts, with these.
+fn with_receipts(receipts: Vec<Receipt>) -> Vec<u8> {
+    let (key, address) = asker();
     let descriptor = RelayDescriptor {
-        network: network.id,
-        relay,
+        network: Network::local().id,
+        relay: key.public().into(),
         onion_keys: vec![neighbour().target().onion_key],
         addresses: vec![address],
         roles: Roles::DIRECTORY,
         version: "0.1.0".to_owned(),
         issued_at: WALL,
-        receipts: vec![Receipt::sign(&witness, &network.id, &relay, address, WALL)],
+        receipts,
         puzzle: 9,
     };
-    vec![
+    descriptor.sign(&key)
+}
+
+fn descriptors() -> Files {
+    let good = receipt(22, &Network::local().id, WALL);
+    let mut elsewhere = good.clone();
+    elsewhere.address.set_port(9022);
+    let mut files = vec![
         ("plain", neighbour().descriptor),
-        ("vouched", descriptor.sign(&key)),
-    ]
+        ("vouched", with_receipts(vec![good.clone()])),
+        ("same_receipt_twice", with_receipts(vec![good; 2])),
+        ("receipt_of_elsewhere", with_receipts(vec![elsewhere])),
+        ("giant_count_of_receipts", with_giant_count()),
+    ];
+    let crafted = crafted_receipts().map(|(name, receipt)| (name, with_receipts(vec![receipt])));
+    files.extend(crafted);
+    files
+}
+
+/// A descriptor that claims 2^32 - 1 receipts, and has none: only the count differs.
+fn with_giant_count() -> Vec<u8> {
+    let none = with_receipts(Vec::new());
+    // Count and puzzle, a byte each, and the signature are its end.
+    let (body, end) = none.split_at(none.len() - 66);
+    [body, &[0xff, 0xff, 0xff, 0xff, 0x0f], &end[1..]].concat()
 }
 
 fn requests() -> Files {
@@ -370,16 +405,18 @@ fn receipt_requests() -> Files {
 }
 
 fn receipt_replies() -> Files {
-    let ((key, from), network) = (asker(), Network::local().id);
-    let witness = SigningKey::from_seed(&[22; 32]);
-    let receipt = Receipt::sign(&witness, &network, &key.public().into(), from, WALL);
+    let (_, from) = asker();
+    let good = receipt(22, &Network::local().id, WALL);
     let refused = |refusal| ReceiptReply::Refused(refusal).encode();
-    vec![
-        ("issued", ReceiptReply::Issued(receipt).encode()),
+    let crafted = crafted_receipts().map(|(name, it)| (name, ReceiptReply::Issued(it).encode()));
+    let mut files = vec![
+        ("issued", ReceiptReply::Issued(good).encode()),
         ("elsewhere", refused(ReceiptRefusal::Elsewhere { from })),
         ("limit", refused(ReceiptRefusal::Limit)),
         ("taken", refused(ReceiptRefusal::Taken)),
-    ]
+    ];
+    files.extend(crafted);
+    files
 }
 
 fn mailbox_requests() -> Files {
