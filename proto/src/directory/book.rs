@@ -28,7 +28,7 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
-    /// When the newest descriptor was issued that is or was there.
+    /// When the newest descriptor was issued that is or was there, by today's clock.
     past_until: WallTime,
     unconfirmed: Unconfirmed,
     /// Drawn when the view is full for the first time.
@@ -160,7 +160,24 @@ impl Book {
         for row in rows {
             book.restore_row(network, &row, wall);
         }
+        book.note_newest(wall);
+        if let Some(began_at) = book.setup_began_at() {
+            book.view.begin(began_at);
+        }
         book
+    }
+
+    /// When the setup began, as far as the ages of relays tell.
+    fn setup_began_at(&self) -> Option<WallTime> {
+        let setups = self.ages().map(|age| age.setup_at);
+        let confirmed = setups.filter(|&at| at != WallTime::default()).min();
+        confirmed.or_else(|| self.ages().map(|age| age.first_seen).min())
+    }
+
+    /// The ages of all relays, those that are in the view no more included.
+    fn ages(&self) -> impl Iterator<Item = Age> {
+        let past = self.past.values().map(|past| past.age);
+        self.view.ages().chain(past)
     }
 
     fn restore_row(&mut self, network: &Network, row: &BookRow, wall: WallTime) {
@@ -170,7 +187,6 @@ impl Book {
         let issued_at = unverified.issued_at();
         match unverified.clone().verify(network, wall) {
             Ok(descriptor) => {
-                self.view.begin(row.age.began_by());
                 let relay = descriptor.relay;
                 if self.view.insert_aged(descriptor, row.age) == Inserted::Full {
                     self.ops.push_back(BookOp::Remove(vec![relay]));
@@ -183,7 +199,6 @@ impl Book {
                 let Ok(descriptor) = unverified.verify(network, issued_at) else {
                     return;
                 };
-                self.view.begin(row.age.began_by());
                 self.note_unconfirmed(descriptor.relay, row.age);
                 self.keep_past(descriptor, row.age);
             }
@@ -375,7 +390,6 @@ impl Book {
 
     /// Keeps a descriptor that the view does not have.
     fn keep_past(&mut self, descriptor: VerifiedDescriptor, age: Age) {
-        self.past_until = self.past_until.max(descriptor.issued_at);
         self.past.insert(descriptor.relay, Past { descriptor, age });
     }
 
@@ -513,10 +527,41 @@ impl Book {
             self.keep_past(descriptor, age);
         }
         self.revive(wall);
+        self.note_newest(wall);
+        self.begin_anew_if_unknown(network, wall);
         let room = VIEW_RELAYS_MAX
             .saturating_sub(self.view.len())
             .max(LAST_KNOWN_MAX);
         self.forget(network, room, confirmed);
+    }
+
+    /// One that a clock dated ahead must not make all others too old to vouch.
+    fn note_newest(&mut self, wall: WallTime) {
+        let past = self.past.values().map(|past| &past.descriptor);
+        let issued = self.view.iter().chain(past);
+        let issued = issued.filter(|it| !it.is_future(wall));
+        let newest = issued.map(|it| it.issued_at).max();
+        self.past_until = newest.unwrap_or_default();
+    }
+
+    /// A node that was cut off while its view was set up knows nobody who could vouch for others. Its
+    /// setup is still to come (§8.2(3)).
+    fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime) {
+        let age = network.params.receipt_issuer_age;
+        let is_known = |past: &Past| past.age.is_at_least(age, wall);
+        if self.view.is_setting_up(wall)
+            || self.view.knows_another_for(age, wall)
+            || self.past.values().any(is_known)
+        {
+            return;
+        }
+        for past in self.past.values_mut() {
+            past.age.setup_at = WallTime::default();
+        }
+        let relays = self.view.begin_anew();
+        for relay in relays.into_iter().chain(self.past.keys().copied()) {
+            self.unconfirmed.add(relay);
+        }
     }
 
     fn revive(&mut self, wall: WallTime) {

@@ -179,6 +179,25 @@ fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_no
     }
 }
 
+#[test] // §8.2(4)
+fn what_a_wrong_clock_dated_ahead_makes_no_former_issuer_too_old() {
+    let (mut book, mut disk) = book_of(1..3);
+    let ahead = later(30 * DAY);
+    learn(&mut book, &issued(3, ahead), ahead);
+    expire(&mut book, ahead, WALL);
+    disk.take(&mut book);
+    let back_at = later(8 * DAY);
+    expire(&mut book, back_at, back_at);
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    for mut book in [book, disk.open(back_at)] {
+        assert_eq!((book.view().len(), last_known(&book).len()), (0, 3));
+        let newcomer = testing::vouched(issued(5, back_at), [1], back_at);
+        let learned = book.learn(&network, back_at, newcomer.unverified());
+        assert!(learned.is_ok(), "{learned:?}");
+    }
+}
+
 #[test] // §8.2
 fn addresses_outlive_descriptors_and_are_in_no_view() {
     let network = testing::public_network();
@@ -641,4 +660,50 @@ fn a_restart_before_anything_is_confirmed_is_no_setup() {
         book.handle_listed(&source(number), &id(1));
     }
     assert_eq!(drawn(&network, &book, later), [1], "4 came after the setup");
+}
+
+#[test] // §8.2(3)
+fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let (mut book, mut disk) = (Book::new(), Disk::default());
+    let hello = testing::vouched(testing::relay(10), [8], WALL);
+    book.learn(&network, WALL, hello.unverified()).unwrap();
+    // Nothing answers for hours, and the client is started again.
+    let back_at = later(20 * HOUR);
+    disk.take(&mut book);
+    let mut book = disk.open(back_at);
+    let confirm = |book: &mut Book, number: u32, at: WallTime| {
+        let relay = testing::vouched(issued(number, at), [8], at);
+        let learned = book.learn(&network, at, relay.unverified());
+        for source in [10, 11] {
+            book.handle_listed(&network, &id(source), &id(number));
+        }
+        learned.is_ok()
+    };
+    assert!(!confirm(&mut book, 1, back_at), "by an issuer that it does not know");
+    book.expire(&network, back_at, back_at);
+    for number in [11, 1, 2] {
+        assert!(confirm(&mut book, number, back_at));
+    }
+    let is_old = |book: &Book, number| {
+        let age = book.view().age(&id(number)).unwrap();
+        age.is_at_least(network.params.receipt_issuer_age, back_at)
+    };
+    assert!(is_old(&book, 1) && is_old(&book, 2) && !is_old(&book, 10));
+    // It ends, as any setup does, and no other follows.
+    disk.take(&mut book);
+    for mut book in [book, disk.open(back_at)] {
+        let after = later(22 * HOUR);
+        book.expire(&network, after, after);
+        assert!(!confirm(&mut book, 3, after));
+        assert!(confirm_listed(&mut book, &network, 10), "it is of the setup");
+        assert!(is_old(&book, 10));
+    }
+}
+
+/// Two sources list this relay.
+fn confirm_listed(book: &mut Book, network: &Network, number: u32) -> bool {
+    let mut sources = [1, 2].iter();
+    sources.any(|&source| book.handle_listed(network, &id(source), &id(number)))
 }

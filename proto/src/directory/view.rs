@@ -114,15 +114,6 @@ impl Age {
     fn is_of_setup(self) -> bool {
         self.first_seen <= self.setup_at + SETUP_LEN
     }
-
-    /// The latest that the view can have been begun.
-    pub(super) fn began_by(self) -> WallTime {
-        if self.setup_at == WallTime::default() {
-            self.first_seen
-        } else {
-            self.setup_at
-        }
-    }
 }
 
 /// The outcome for a descriptor.
@@ -265,6 +256,23 @@ impl NetView {
     pub(super) fn begin(&mut self, at: WallTime) {
         // A clock that was set back since must not make the setup last longer.
         self.began_at = Some(self.began_at.map_or(at, |began_at| began_at.min(at)));
+    }
+
+    /// Its setup is still to come: no relay but this node is of it yet. Returns those that may be.
+    pub(super) fn begin_anew(&mut self) -> Vec<RelayId> {
+        self.began_at = None;
+        let own = self.own;
+        let others = self.relays.iter_mut().filter(|(relay, _)| Some(**relay) != own);
+        let unconfirmed = others.map(|(&relay, entry)| {
+            entry.age.setup_at = WallTime::default();
+            relay
+        });
+        unconfirmed.collect()
+    }
+
+    /// The ages of its relays.
+    pub(super) fn ages(&self) -> impl Iterator<Item = Age> {
+        self.relays.values().map(|entry| entry.age)
     }
 
     /// Takes a descriptor of a relay that has been known for some time.
@@ -682,6 +690,12 @@ impl NetView {
     /// Whether the view was begun less than this ago: what it says of ages is not known yet.
     pub(super) fn is_younger_than(&self, age: Duration, wall: WallTime) -> bool {
         self.began_at.is_none_or(|began_at| wall < began_at + age)
+    }
+
+    /// Whether a relay other than this node has been known for this long.
+    pub(super) fn knows_another_for(&self, age: Duration, wall: WallTime) -> bool {
+        let mut others = self.relays.iter().filter(|(relay, _)| Some(**relay) != self.own);
+        others.any(|(_, entry)| entry.age.is_at_least(age, wall))
     }
 
     /// Whether the relay has been known for this long, or for as long as there is a view.
