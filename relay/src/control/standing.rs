@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use umbel_proto::directory::receipts::{IssuerStanding, NoReceipt, SpotChecks};
 use umbel_proto::directory::{Hindrance, Receipt, VerifiedDescriptor};
-use umbel_proto::ids::RelayId;
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::network::{Group, Params};
 use umbel_proto::time::{Moment, WallTime};
@@ -31,6 +31,8 @@ pub struct Standing {
     pub listed: Option<Listed>,
     /// What keeps others from drawing it; `None` if nothing does.
     pub obstacle: Option<Obstacle>,
+    /// Seeds of the network file that vouch for others, and are out of reach.
+    pub missing_seeds: Vec<Peer>,
     /// How many other relays it knows.
     pub others: usize,
     /// How many links there are with relays.
@@ -173,11 +175,23 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
         is_seed,
         listed: own.listed(),
         obstacle,
+        missing_seeds: missing_seeds(shared, wall),
         others: others_count,
         relay_link_count: shared.links.with_relays().count(),
         clock_ahead,
         stats,
     }
+}
+
+/// The seeds that vouch while the network is young, and of which no descriptor is alive.
+fn missing_seeds(shared: &Shared, wall: WallTime) -> Vec<Peer> {
+    let (network, view) = (&shared.config.network, shared.book.view());
+    let is_missing = |seed: &&Peer| {
+        seed.id != shared.relay
+            && view.seed_vouches(network, &seed.id, wall)
+            && view.get(&seed.id).is_none()
+    };
+    network.seeds.iter().filter(is_missing).cloned().collect()
 }
 
 /// The first obstacle for a relay that is vouched for. Others count its age from its first descriptor

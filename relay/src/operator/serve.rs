@@ -306,6 +306,7 @@ mod tests {
                     is_seed: false,
                     listed: None,
                     obstacle: None,
+                    missing_seeds: Vec::new(),
                     others: 7,
                     relay_link_count: 2,
                     clock_ahead: Some(-60),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use umbel_proto::directory::Hindrance;
 use umbel_proto::directory::receipts::{IssuerStanding, NoReceipt, ReceiptRefusal};
+use umbel_proto::ids::Peer;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, WallTime, in_words, rfc3339};
 
@@ -273,10 +274,18 @@ impl<'a> Sentences<'a> {
                 "wrong: {count} sent a receipt for {address} that is none; {}. Check this relay's clock; others are asked",
                 self.so_far(it)
             ),
-            Asked::Asking => format!(
-                "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}",
-                self.so_far(it)
-            ),
+            Asked::Asking => match &self.standing.missing_seeds[..] {
+                missing if missing.is_empty() || self.is_starting() => format!(
+                    "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}",
+                    self.so_far(it)
+                ),
+                missing => format!(
+                    "asking: {}. While the network is young, the seeds of its file vouch for others, and these can't be reached: \
+                     {}. It takes seconds once they are back: tell whoever runs them",
+                    self.so_far(it),
+                    listed(missing)
+                ),
+            },
         }
     }
 
@@ -466,6 +475,12 @@ pub(super) fn dial(dial: LastDial) -> String {
         Ok(()) => format!("This relay dialled it and reached it in the hour from {at}"),
         Err(fault) => format!("This relay dialled it in the hour from {at}: {fault}"),
     }
+}
+
+/// Peers, one after the other.
+fn listed(peers: &[Peer]) -> String {
+    let peers: Vec<String> = peers.iter().map(Peer::to_string).collect();
+    peers.join(", ")
 }
 
 #[cfg(test)]

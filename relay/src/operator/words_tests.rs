@@ -86,6 +86,7 @@ fn standing(addresses: Vec<AddressStanding>) -> Standing {
             until: SINCE + 48 * HOUR,
         }),
         obstacle: (!is_vouched).then_some(unvouched),
+        missing_seeds: Vec::new(),
         others: 12,
         relay_link_count: 8,
         clock_ahead: Some(0),
@@ -243,6 +244,24 @@ fn an_address_of_another_relay_is_told_with_whose_it_is() {
             relay(7)
         );
         assert!(why.contains(&whose), "{why}");
+    }
+}
+
+#[test] // §8.2(4)
+fn seeds_without_which_a_young_network_stands_still_are_named() {
+    let mut waiting = standing(vec![refused(HERE, &[])]);
+    waiting.missing_seeds = [3, 4].map(seed).into();
+    let (health, _, why) = said(&waiting);
+    assert!(health.ends_with(&why) && !why.contains("Nothing to do"));
+    for missing in [3, 4].map(seed) {
+        assert!(why.contains(&missing.to_string()), "{why}");
+    }
+}
+
+fn seed(number: u8) -> Peer {
+    Peer {
+        id: relay(number),
+        host_port: format!("30.{number}.1.1:9000"),
     }
 }
 
