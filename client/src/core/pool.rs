@@ -21,7 +21,7 @@ use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::path::Paths;
-use umbel_proto::time::{Instant, Moment};
+use umbel_proto::time::{Duration, Instant, Moment};
 
 use super::breakers::Breakers;
 use super::circuit::{Circuit, CircuitKey, Isolation};
@@ -35,6 +35,8 @@ use primaries::Primaries;
 
 /// Hops of a stub: guard, L2, middle.
 const STUB_HOPS: usize = 3;
+/// How much of the tallies of guards and pinned relays a client that is killed forgets.
+const TALLIES_EVERY: Duration = Duration::from_secs(3600);
 
 /// An event from the pool to the requests.
 pub(super) enum PoolEvent {
@@ -113,6 +115,8 @@ pub(super) struct Pool {
     /// When the link that a request waits for takes one more circuit.
     paced_until: Option<Instant>,
     violations: u64,
+    /// When the tallies of guards and pinned relays are stored although nothing else has changed.
+    tallies_at: Instant,
     /// Peers that broke a rule on a circuit of one hop, not yet reported.
     rule_breakers: Vec<RelayId>,
     stale_cells: u64,
@@ -149,6 +153,7 @@ impl Pool {
             lacking_since: None,
             paced_until: None,
             violations: 0,
+            tallies_at: moment.now + TALLIES_EVERY,
             rule_breakers: Vec::new(),
             stale_cells: 0,
         }
@@ -400,7 +405,11 @@ impl Pool {
     }
 
     fn save(&mut self, cx: &mut Context<'_>, is_last: bool) {
-        if let Some(state) = self.paths.take_state(is_last) {
+        let is_due = is_last || self.tallies_at <= cx.now;
+        if is_due {
+            self.tallies_at = cx.now + TALLIES_EVERY;
+        }
+        if let Some(state) = self.paths.take_state(is_due) {
             cx.store(StoreOp::PutPaths(state));
         }
     }

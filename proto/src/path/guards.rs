@@ -158,8 +158,8 @@ impl Guards {
     }
 
     /// Whether the sample has to be stored again.
-    pub(super) fn take_changed(&mut self, is_last: bool) -> bool {
-        let is_due = self.is_changed || (is_last && self.is_counted);
+    pub(super) fn take_changed(&mut self, are_counts_due: bool) -> bool {
+        let is_due = self.is_changed || (are_counts_due && self.is_counted);
         if is_due {
             (self.is_changed, self.is_counted) = (false, false);
         }

@@ -63,8 +63,8 @@ impl Layer2 {
     }
 
     /// Whether they have to be stored again.
-    pub(super) fn take_changed(&mut self, is_last: bool) -> bool {
-        let is_due = self.pins.is_changed || (is_last && self.is_counted);
+    pub(super) fn take_changed(&mut self, are_counts_due: bool) -> bool {
+        let is_due = self.pins.is_changed || (are_counts_due && self.is_counted);
         if is_due {
             (self.pins.is_changed, self.is_counted) = (false, false);
         }

@@ -182,12 +182,12 @@ impl Paths {
             .or_else(|| self.layer2.poll_warning())
     }
 
-    /// What is to be stored because something changed, counts with it; at the end (`is_last`) also
-    /// counts alone: a commit for each circuit would be many.
-    pub fn take_state(&mut self, is_last: bool) -> Option<Vec<u8>> {
+    /// What is to be stored because something changed, counts with it; now and then (`are_counts_due`)
+    /// also because counts have: a commit for each circuit would be many.
+    pub fn take_state(&mut self, are_counts_due: bool) -> Option<Vec<u8>> {
         let changed = [
-            self.guards.take_changed(is_last),
-            self.layer2.take_changed(is_last),
+            self.guards.take_changed(are_counts_due),
+            self.layer2.take_changed(are_counts_due),
             self.layer3.take_changed(),
         ];
         if !changed.contains(&true) {
