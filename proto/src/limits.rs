@@ -337,17 +337,21 @@ pub const PUSH_SOURCES_MAX: usize = 4096;
 pub const ROUND_STAGGER: Duration = Duration::from_secs(1);
 /// The longest wait, once no peer could be reached, before all are dialled again (§8.3(9a)).
 pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often 1024 relays are looked through to compare ranges, for whoever asks over links from one
-/// address group, in the long run (§8.4(7)).
-pub const COMPARE_INTERVAL: Duration = Duration::from_millis(62);
+/// How often [`COMPARE_UNIT`] relays are looked through to compare ranges, for whoever asks over links
+/// from one address group, in the long run (§8.4(7)).
+pub const COMPARE_INTERVAL: Duration = Duration::from_millis(4);
 /// How many more times at once (§8.4(7)).
-pub const COMPARED_AT_ONCE: u32 = 256;
+pub const COMPARED_AT_ONCE: u32 = 4096;
 /// The same for all who ask, together (§8.4(7)).
-pub const COMPARE_ALL_INTERVAL: Duration = Duration::from_millis(2);
+pub const COMPARE_ALL_INTERVAL: Duration = Duration::from_micros(125);
 /// How many more times at once for all (§8.4(7)).
-pub const COMPARED_ALL_AT_ONCE: u32 = 4096;
+pub const COMPARED_ALL_AT_ONCE: u32 = 65_536;
+/// The same for groups that have not asked for long, once nothing is left for all (§8.4(7)).
+pub const COMPARE_RESERVE_INTERVAL: Duration = Duration::from_millis(1);
+/// How many more times at once for them (§8.4(7)).
+pub const COMPARED_RESERVE_AT_ONCE: u32 = 8192;
 /// Relays that are looked through as one unit of these budgets (§8.4(7)).
-pub const COMPARE_UNIT: usize = 1024;
+pub const COMPARE_UNIT: usize = 64;
 /// A client gives a reconciliation up once it has brought no news for so long (§8.3(6)).
 pub const SYNC_NO_NEWS_MAX: Duration = Duration::from_secs(60);
 /// And after so long in all (§8.3(6)).

@@ -13,9 +13,12 @@ use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
 use super::eviction::{self, Candidate, Reason, Salt, Standing, TurnedAway};
 use super::range::IdRange;
 use super::receipts::Receipt;
+use super::reconcile::RangeFingerprint;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX, VIEW_SLACK};
+use crate::limits::{
+    ADDRESS_HELD_SHARE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX, VIEW_SLACK,
+};
 use crate::network::{Group, Network};
 use crate::time::{Duration, WallTime};
 
@@ -38,6 +41,8 @@ pub struct NetView {
     own: Option<RelayId>,
     /// Worked out when asked for, forgotten at every change.
     digest: OnceLock<Fingerprint>,
+    /// The same for the parts of everything.
+    parts: OnceLock<Option<Vec<RangeFingerprint>>>,
 }
 
 #[derive(Debug)]
@@ -154,6 +159,7 @@ impl NetView {
             turned_away: TurnedAway::new(),
             own: None,
             digest: OnceLock::new(),
+            parts: OnceLock::new(),
         }
     }
 
@@ -288,7 +294,7 @@ impl NetView {
                 entry.age = entry.age.seen_again(age.first_seen, has_moved);
                 self.leave(&before);
                 self.settle(&descriptor);
-                self.digest = OnceLock::new();
+                self.forget_fingerprints();
                 return Inserted::Newer;
             }
             None if is_full => {
@@ -306,7 +312,7 @@ impl NetView {
         self.settle(&descriptor);
         self.relays
             .insert(descriptor.relay, Entry::new(descriptor, age));
-        self.digest = OnceLock::new();
+        self.forget_fingerprints();
     }
 
     /// A relay names the addresses of its descriptor from now on.
@@ -380,7 +386,7 @@ impl NetView {
                 self.turned_away.add(&entry.descriptor, Reason::Full);
             }
         }
-        self.digest = OnceLock::new();
+        self.forget_fingerprints();
         evicted
     }
 
@@ -466,7 +472,7 @@ impl NetView {
             .collect();
         for (descriptor, _) in &dead {
             self.leave(descriptor);
-            self.digest = OnceLock::new();
+            self.forget_fingerprints();
         }
         dead
     }
@@ -519,6 +525,18 @@ impl NetView {
         *self
             .digest
             .get_or_init(|| fingerprint(self.relays.values()))
+    }
+
+    /// What it says to whoever holds something else of all: parts with their fingerprints, unless it
+    /// holds few. Kept, since anybody may ask (§8.4(7)).
+    pub(super) fn parts(&self) -> Option<&[RangeFingerprint]> {
+        let parts = || RangeFingerprint::of_parts(self, IdRange::ALL);
+        self.parts.get_or_init(parts).as_deref()
+    }
+
+    fn forget_fingerprints(&mut self) {
+        self.digest = OnceLock::new();
+        self.parts = OnceLock::new();
     }
 
     /// The fingerprint of the descriptors that the view holds of this range (§8.2(2)).

@@ -36,7 +36,12 @@ impl Rate {
 
     /// It happens now, whether or not it may.
     pub fn take(&mut self, now: Instant) {
-        self.paid_until = self.paid_until.max(now) + self.interval;
+        self.take_times(1, now);
+    }
+
+    /// It happens so many times now, whether or not it may.
+    pub fn take_times(&mut self, count: u32, now: Instant) {
+        self.paid_until = self.paid_until.max(now) + self.interval.saturating_mul(count);
     }
 
     /// Whether it may happen now; then it does.

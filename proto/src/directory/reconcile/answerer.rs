@@ -4,7 +4,6 @@
 use serde_bytes::ByteBuf;
 
 use super::messages::{Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest};
-use super::split::split;
 use crate::directory::descriptor::Version;
 use crate::directory::range::{IdRange, previous};
 use crate::directory::view::NetView;
@@ -24,18 +23,23 @@ pub fn answer(view: &NetView, request: &SyncRequest) -> SyncReply {
     }
 }
 
-/// How many relays of the view are looked through for the answer, where that is not bounded by the
-/// size of the request (§8.4(7)).
+/// Whether the answer is at hand, or bounded by the size of the request (§8.4(7)).
+pub fn is_free(request: &SyncRequest) -> bool {
+    match request {
+        SyncRequest::Compare(ranges) => ranges.iter().all(|asked| asked.range == IdRange::ALL),
+        SyncRequest::Page(_) => true,
+    }
+}
+
+/// How many relays of the view are looked through for an answer that is not free.
 pub fn cost(view: &NetView, request: &SyncRequest) -> usize {
-    let SyncRequest::Compare(ranges) = request else {
-        return 0;
-    };
-    // The fingerprint of everything is kept.
-    let is_free = |asked: &RangeFingerprint| {
-        asked.range == IdRange::ALL && asked.fingerprint == view.digest()
-    };
-    let costly = ranges.iter().filter(|asked| !is_free(asked));
-    costly.map(|asked| view.in_range(asked.range).count()).sum()
+    match request {
+        SyncRequest::Compare(ranges) => {
+            let held = |asked: &RangeFingerprint| view.in_range(asked.range).count();
+            ranges.iter().map(held).sum()
+        }
+        SyncRequest::Page(_) => 0,
+    }
 }
 
 /// An outcome for each range, from the first one on, as many as fit into a reply.
@@ -57,10 +61,12 @@ fn outcome(view: &NetView, asked: &RangeFingerprint) -> Outcome {
     if view.fingerprint(asked.range) == asked.fingerprint {
         return Outcome::Same;
     }
-    let with_fingerprint = |range| RangeFingerprint::of(view, range);
-    split(view, asked.range).map_or(Outcome::Few, |parts| {
-        Outcome::Split(parts.into_iter().map(with_fingerprint).collect())
-    })
+    let parts = if asked.range == IdRange::ALL {
+        view.parts().map(<[_]>::to_vec)
+    } else {
+        RangeFingerprint::of_parts(view, asked.range)
+    };
+    parts.map_or(Outcome::Few, Outcome::Split)
 }
 
 fn answer_page(view: &NetView, page: &[RangeItems]) -> PageReply {

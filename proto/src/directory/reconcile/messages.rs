@@ -7,6 +7,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_bytes::ByteBuf;
 
+use super::split::split;
 use crate::directory::descriptor::Version;
 use crate::directory::range::IdRange;
 use crate::directory::service;
@@ -49,6 +50,12 @@ impl RangeFingerprint {
             range,
             fingerprint: view.fingerprint(range),
         }
+    }
+
+    /// The parts of a range, unless the view holds few of it (§8.3(8)).
+    pub(in crate::directory) fn of_parts(view: &NetView, range: IdRange) -> Option<Vec<Self>> {
+        let parts = split(view, range)?.into_iter();
+        Some(parts.map(|part| Self::of(view, part)).collect())
     }
 }
 

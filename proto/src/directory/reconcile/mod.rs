@@ -14,7 +14,7 @@ mod asker;
 mod messages;
 mod split;
 
-pub use answerer::{answer, cost};
+pub use answerer::{answer, cost, is_free};
 pub use asker::{SyncFault, SyncStep, Syncer};
 pub use messages::{
     BadItems, Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest,

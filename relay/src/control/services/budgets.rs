@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    COMPARE_ALL_INTERVAL, COMPARE_INTERVAL, COMPARE_UNIT, COMPARED_ALL_AT_ONCE, COMPARED_AT_ONCE,
-    PUSH_INTERVAL, PUSH_SOURCES_MAX, PUSHED_AT_ONCE, STRANGER_PUSH_INTERVAL,
-    STRANGER_PUSHED_AT_ONCE,
+    COMPARE_ALL_INTERVAL, COMPARE_INTERVAL, COMPARE_RESERVE_INTERVAL, COMPARE_UNIT,
+    COMPARED_ALL_AT_ONCE, COMPARED_AT_ONCE, COMPARED_RESERVE_AT_ONCE, PUSH_INTERVAL,
+    PUSH_SOURCES_MAX, PUSHED_AT_ONCE, STRANGER_PUSH_INTERVAL, STRANGER_PUSHED_AT_ONCE,
 };
 use umbel_proto::network::Group;
 use umbel_proto::time::{Instant, Rate};
@@ -76,37 +76,44 @@ impl PushBudgets {
 pub(super) struct CompareBudgets {
     groups: Rates<Group>,
     all: Rate,
+    /// For groups that have not asked for long, once nothing is left for all.
+    reserve: Rate,
 }
 
 impl CompareBudgets {
     pub(super) const fn new() -> Self {
+        let start = Instant::from_micros(0);
         Self {
             groups: Rates::new(),
-            all: Rate::new(
-                COMPARE_ALL_INTERVAL,
-                COMPARED_ALL_AT_ONCE,
-                Instant::from_micros(0),
-            ),
+            all: Rate::new(COMPARE_ALL_INTERVAL, COMPARED_ALL_AT_ONCE, start),
+            reserve: Rate::new(COMPARE_RESERVE_INTERVAL, COMPARED_RESERVE_AT_ONCE, start),
         }
     }
 
-    /// Whether this many relays may be looked through now for somebody of this group; then that is
-    /// counted. A group that has not asked for long is heard even if others leave nothing for all.
-    pub(super) fn try_take(&mut self, group: Group, relays: usize, now: Instant) -> bool {
-        let units = relays / COMPARE_UNIT;
-        if units == 0 {
-            return true;
-        }
+    /// Whether somebody of this group may have relays looked through now; then that is counted. How
+    /// many they are is asked only if any may be.
+    pub(super) fn try_take(
+        &mut self,
+        group: Group,
+        relays: impl FnOnce() -> usize,
+        now: Instant,
+    ) -> bool {
         let new = Rate::new(COMPARE_INTERVAL, COMPARED_AT_ONCE, now);
         let of_group = self.groups.of(group, new, now);
-        let is_left_for_all = self.all.next_at() <= now || of_group.is_whole(now);
-        if of_group.next_at() > now || !is_left_for_all {
+        let shared = if self.all.next_at() <= now {
+            &mut self.all
+        } else if of_group.is_whole(now) && self.reserve.next_at() <= now {
+            &mut self.reserve
+        } else {
+            return false;
+        };
+        if of_group.next_at() > now {
             return false;
         }
-        for _ in 0..units {
-            of_group.take(now);
-            self.all.take(now);
-        }
+        let units = relays().div_ceil(COMPARE_UNIT).max(1);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        of_group.take_times(units, now);
+        shared.take_times(units, now);
         true
     }
 }
@@ -141,29 +148,50 @@ mod tests {
 
     #[test] // §8.4(7)
     fn comparisons_of_large_ranges_are_counted_for_each_group_and_for_all() {
-        let mut network = Network::local();
-        network.params.danger_address_groups = umbel_proto::network::AddressGroups::Prefix;
-        let group = |number: u16| {
-            let [high, low] = number.to_be_bytes();
-            network.group_of(([20 + high, low, 1, 1], 9000).into())
-        };
         let mut budgets = CompareBudgets::new();
         let now = Instant::from_micros(1);
-        let whole_view = COMPARE_UNIT * 10;
-        let count = |budgets: &mut CompareBudgets, number, now| {
+        let whole_view = COMPARE_UNIT * 200;
+        let count = |budgets: &mut CompareBudgets, number, relays: usize, now| {
             let times =
-                (0..100_000).take_while(|_| budgets.try_take(group(number), whole_view, now));
+                (0..100_000).take_while(|_| budgets.try_take(group(number), || relays, now));
             times.count()
         };
-        assert_eq!(count(&mut budgets, 1, now), 26);
-        assert!(
-            budgets.try_take(group(1), COMPARE_UNIT - 1, now),
-            "it is free"
-        );
-        let all: usize = (2..40).map(|number| count(&mut budgets, number, now)).sum();
-        // Those that come when nothing is left for all are heard once each.
-        assert_eq!(all, 384 + 23, "all together");
-        let later = now + Duration::from_secs(10);
-        assert_eq!(count(&mut budgets, 1, later), 16);
+        assert_eq!(count(&mut budgets, 1, whole_view, now), 21);
+        let all: usize = (2..40)
+            .map(|number| count(&mut budgets, number, whole_view, now))
+            .sum();
+        // Those that come when nothing is left for all are heard once each, while the reserve lasts.
+        assert_eq!(all, 307 + 23, "all together");
+        // Small requests count, too.
+        assert_eq!(count(&mut CompareBudgets::new(), 1, 1, now), 4097);
+        let later = now + Duration::from_secs(8);
+        assert_eq!(count(&mut budgets, 1, whole_view, later), 10);
+    }
+
+    #[test] // §8.4(7)
+    fn groups_that_ask_without_end_close_nothing_to_others() {
+        let mut budgets = CompareBudgets::new();
+        let mut now = Instant::from_micros(1);
+        let asked = COMPARE_UNIT * 100;
+        for _ in 0..3600 {
+            now = now + Duration::from_secs(1);
+            for number in 0..64 {
+                while budgets.try_take(group(number), || asked, now) {}
+            }
+        }
+        // A whole reconciliation of somebody else: it waits a second between two requests.
+        let mut heard = 0;
+        for _ in 0..5 {
+            now = now + Duration::from_secs(1);
+            heard += usize::from(budgets.try_take(group(99), || COMPARE_UNIT * 2, now));
+        }
+        assert_eq!(heard, 5);
+    }
+
+    fn group(number: u16) -> Group {
+        let mut network = Network::local();
+        network.params.danger_address_groups = umbel_proto::network::AddressGroups::Prefix;
+        let [high, low] = number.to_be_bytes();
+        network.group_of(([20 + high, low, 1, 1], 9000).into())
     }
 }

@@ -203,12 +203,13 @@ impl Directory {
         link: LinkId,
         request: &SyncRequest,
     ) -> DirectoryReply {
-        let relays = reconcile::cost(cx.view(), request);
         let group = cx
             .links
             .remote(link)
             .map(|remote| cx.config.network.group_of(remote));
-        let may = group.is_none_or(|group| self.compare_budgets.try_take(group, relays, cx.now));
+        let cost = || reconcile::cost(cx.view(), request);
+        let may = reconcile::is_free(request)
+            || group.is_none_or(|group| self.compare_budgets.try_take(group, cost, cx.now));
         if may {
             DirectoryReply::Sync(reconcile::answer(cx.view(), request))
         } else {
