@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, VecDeque};
 use core::net::SocketAddr;
 
 use rand::CryptoRng;
-use rand::seq::IteratorRandom;
 
 use super::{Receipt, ReceiptRefusal};
 use crate::directory::book::Book;
-use crate::directory::descriptor::VerifiedDescriptor;
+use crate::directory::choice::{self, Candidates, Exclude};
+use crate::directory::descriptor::{Roles, VerifiedDescriptor};
 use crate::directory::view::Vouchers;
 use crate::ids::RelayId;
 use crate::limits::{
@@ -348,7 +348,8 @@ impl Asker {
     }
 
     /// A relay of the address's own family whose receipt would count, and that did not refuse one of
-    /// late.
+    /// late. No address group is drawn beyond its cap: whoever has many could leave with all of them,
+    /// and take the receipts of many relays along.
     fn draw(
         &self,
         now: Instant,
@@ -370,7 +371,9 @@ impl Asker {
         let is_fit = |it: &&VerifiedDescriptor| {
             it.relay != self.own && has_family(it) && !is_resting(it.relay) && counts(&it.relay)
         };
-        let issuer = known.book.view().iter().filter(is_fit).choose(rng)?.relay;
+        let fit = known.book.view().iter().filter(is_fit);
+        let candidates = Candidates::new(fit.map(|it| &**it), known.network);
+        let issuer = choice::draw(&candidates, Roles::NONE, &Exclude::nothing(), rng)?;
         Some(Ask { issuer, address })
     }
 }

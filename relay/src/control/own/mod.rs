@@ -136,6 +136,9 @@ impl Own {
             return;
         }
         self.receipts.handle_timeout(cx, circuits);
+        if self.is_wearing_out(cx) {
+            self.reissue_soon();
+        }
         let known = receipts::known(cx.config, cx.book, cx.wall);
         let vouched = self.receipts.asker().vouched(known);
         let is_shown = |address: &SocketAddr| self.descriptor.vouched.contains(address);
@@ -177,9 +180,29 @@ impl Own {
             }
             self.publish(cx, issued);
         } else if issued.receipt_count > self.descriptor.receipt_count {
-            let due = self.descriptor.issued_at + RECEIPT_REISSUE_PAUSE;
-            self.descriptor.republish_at = self.descriptor.republish_at.min(due);
+            self.reissue_soon();
         }
+    }
+
+    fn reissue_soon(&mut self) {
+        let due = self.descriptor.issued_at + RECEIPT_REISSUE_PAUSE;
+        self.descriptor.republish_at = self.descriptor.republish_at.min(due);
+    }
+
+    /// Whether no receipt of an address that is shown may be lost any more, though there are others to
+    /// show: issuers have left, or were barred.
+    fn is_wearing_out(&self, cx: &Context<'_>) -> bool {
+        let known = receipts::known(cx.config, cx.book, cx.wall);
+        let Some(own) = cx.view().get(&cx.relay) else {
+            return false;
+        };
+        self.descriptor.vouched.iter().any(|&address| {
+            let counted = cx
+                .view()
+                .counted_receipts(own, address, known.network, cx.wall);
+            let counted = counted.count();
+            counted <= cx.params().receipts_min && self.count(cx, address) > counted
+        })
     }
 
     /// The relay is dialled at other addresses now.
@@ -523,7 +546,7 @@ mod tests {
     }
 
     /// The receipts in a descriptor that was passed on, if one was.
-    fn shown(bench: &mut Bench) -> Option<usize> {
+    fn passed_on(bench: &mut Bench) -> Option<usize> {
         let (network, wall) = (bench.shared.config.network.clone(), bench.moment.wall);
         match &bench.signals()[..] {
             [] => None,
@@ -540,12 +563,12 @@ mod tests {
         let (mut bench, mut own, issuers) = unvouched();
         for issuer in &issuers[..2] {
             vouch(&mut bench, &mut own, issuer);
-            assert_eq!(shown(&mut bench), None, "two are too few");
+            assert_eq!(passed_on(&mut bench), None, "two are too few");
         }
         vouch(&mut bench, &mut own, &SigningKey::from_seed(&[77; 32])); // unknown here
         assert!(bench.shared.out.news.is_empty());
         vouch(&mut bench, &mut own, &issuers[2]);
-        assert_eq!(shown(&mut bench), Some(3));
+        assert_eq!(passed_on(&mut bench), Some(3));
         let address = bench.shared.config.addresses[0];
         assert!(matches!(
             bench.shared.out.news.pop_front(),
@@ -559,13 +582,35 @@ mod tests {
         for issuer in &issuers[..5] {
             vouch(&mut bench, &mut own, issuer);
         }
-        assert_eq!(shown(&mut bench), Some(3));
+        assert_eq!(passed_on(&mut bench), Some(3));
         bench.pass(RECEIPT_REISSUE_PAUSE);
         own.renew(&mut bench.context());
-        assert_eq!(shown(&mut bench), None, "its issue was a second late");
+        assert_eq!(passed_on(&mut bench), None, "its issue was a second late");
         bench.pass(Duration::from_secs(1));
         own.renew(&mut bench.context());
-        assert_eq!(shown(&mut bench), Some(5));
+        assert_eq!(passed_on(&mut bench), Some(5));
+    }
+
+    #[test] // §8.7(7)
+    fn receipts_of_issuers_that_were_barred_are_replaced_by_others_in_time() {
+        let (mut bench, mut own, issuers) = unvouched();
+        for issuer in &issuers {
+            vouch(&mut bench, &mut own, issuer);
+        }
+        bench.pass(RECEIPT_REISSUE_PAUSE * 2);
+        own.renew(&mut bench.context());
+        bench.signals();
+        let descriptor = bench.shared.book.view().get(&bench.shared.relay).unwrap();
+        let shown: Vec<RelayId> = descriptor.receipts.iter().map(|it| it.issuer).collect();
+        assert_eq!(shown.len(), 5);
+        for (barred, replaced_by) in [(1, None), (2, Some(4)), (3, None)] {
+            let barred = shown.iter().copied().take(barred).collect();
+            bench.shared.book.bar(barred);
+            bench.pass(RECEIPT_REISSUE_PAUSE * 2);
+            own.handle_timeout(&mut bench.context(), &mut Circuits::default());
+            own.renew(&mut bench.context());
+            assert_eq!(passed_on(&mut bench), replaced_by);
+        }
     }
 
     #[test] // §8.7(5)
