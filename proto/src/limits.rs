@@ -280,6 +280,11 @@ pub const VIEW_SLACK: usize = 500;
 pub const VIEW_YOUNG_MAX: usize = VIEW_RELAYS_MAX / 10;
 /// Most descriptors that a node remembers because its view had no room for them (§8.2(9)).
 pub const TURNED_AWAY_MAX: usize = VIEW_RELAYS_MAX;
+/// How many of these a node remembers that came to one address (§8.2(10)).
+pub const TURNED_AWAY_AN_ADDRESS_MAX: usize = 3;
+/// `receipt_life` divided by this is how young a receipt must be for a relay to hold an address
+/// (§8.2(10)).
+pub const ADDRESS_HELD_SHARE: u32 = 4;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
 /// Sources that are remembered of a relay of the setup until two are apart (§8.2(3)).

@@ -319,7 +319,7 @@ impl Book {
         }
         match unverified.verify(network, wall) {
             Ok(descriptor) => {
-                self.view.turn_away(&descriptor);
+                self.view.turn_away(&descriptor, network, wall);
                 NotLearned::AddressTaken { is_checked: true }
             }
             Err(fault) => NotLearned::Fault(fault),

@@ -425,6 +425,51 @@ fn who_comes_to_a_held_address_is_remembered_if_it_is_vouched_for() {
     }
 }
 
+/// A relay at one address for all, with a receipt of that time, issued at this one.
+fn at_one_address(number: u32, receipt_at: WallTime, at: WallTime) -> TestRelay {
+    let address = "20.1.1.1:9000".parse().unwrap();
+    let relay = issued(number, at).with(|it| it.addresses = vec![address]);
+    testing::vouched(relay, [10], receipt_at)
+}
+
+#[test] // §8.2(10)
+fn of_those_who_come_to_one_address_the_newest_few_are_remembered() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let (mut book, _) = book_of(10..11);
+    for number in 1..10 {
+        let at = later(2 * HOUR + u64::from(number));
+        let relay = at_one_address(number, at, at);
+        let learned = book.learn(&network, at, relay.unverified());
+        assert_eq!(learned.is_ok(), number == 1);
+    }
+    let remembered = (2..10).filter(|&it| book.view().heard_of(&id(it)).is_some());
+    assert_eq!(remembered.collect::<Vec<_>>(), [7, 8, 9]);
+}
+
+#[test] // §8.2(10)
+fn who_shows_no_young_receipt_of_an_address_holds_it_no_longer() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let (began_at, renewed_at) = (later(2 * HOUR), later(30 * HOUR));
+    for receipt_at in [began_at, renewed_at] {
+        let (mut book, _) = book_of(10..11);
+        let mut learn = |relay: &TestRelay, wall| {
+            let learned = book.learn(&network, wall, relay.unverified());
+            learned.is_ok()
+        };
+        assert!(learn(&at_one_address(1, began_at, began_at), began_at));
+        assert!(learn(
+            &at_one_address(1, receipt_at, renewed_at),
+            renewed_at
+        ));
+        for (hours, is_held) in [(43, true), (45, receipt_at == renewed_at)] {
+            let now = later(hours * HOUR);
+            assert_eq!(!learn(&at_one_address(2, now, now), now), is_held);
+        }
+    }
+}
+
 #[test] // §8.2(9)
 fn a_view_that_has_room_again_takes_what_it_turned_away() {
     let mut book = full_book();
@@ -681,7 +726,10 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
         }
         learned.is_ok()
     };
-    assert!(!confirm(&mut book, 1, back_at), "by an issuer that it does not know");
+    assert!(
+        !confirm(&mut book, 1, back_at),
+        "by an issuer that it does not know"
+    );
     book.expire(&network, back_at, back_at);
     for number in [11, 1, 2] {
         assert!(confirm(&mut book, number, back_at));
@@ -697,7 +745,10 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
         let after = later(22 * HOUR);
         book.expire(&network, after, after);
         assert!(!confirm(&mut book, 3, after));
-        assert!(confirm_listed(&mut book, &network, 10), "it is of the setup");
+        assert!(
+            confirm_listed(&mut book, &network, 10),
+            "it is of the setup"
+        );
         assert!(is_old(&book, 10));
     }
 }

@@ -7,7 +7,8 @@
 //! outside this node can know.
 
 use core::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rand::CryptoRng;
 
@@ -15,7 +16,7 @@ use super::descriptor::{VerifiedDescriptor, Version};
 use super::range::IdRange;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
+use crate::limits::{TURNED_AWAY_AN_ADDRESS_MAX, TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
 use crate::network::Group;
 use crate::time::WallTime;
 
@@ -89,49 +90,83 @@ pub(super) fn choose(
 /// The newest descriptors of relays that were turned away (§8.2(9), §8.2(10)). Known by their
 /// versions only: peers need not send them again.
 #[derive(Debug, Default)]
-pub(super) struct TurnedAway(BTreeMap<RelayId, (Version, Reason)>);
+pub(super) struct TurnedAway {
+    versions: BTreeMap<RelayId, (Version, Reason)>,
+    /// Those that came to an address that another relay holds, by that address.
+    at: BTreeMap<SocketAddr, BTreeSet<(Version, RelayId)>>,
+}
 
 /// Why a descriptor was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
     /// The view was full.
     Full,
-    /// Another relay holds one of its addresses.
-    AddressTaken,
+    /// Another relay holds this address.
+    AddressTaken(SocketAddr),
 }
 
 impl TurnedAway {
     pub(super) const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self {
+            versions: BTreeMap::new(),
+            at: BTreeMap::new(),
+        }
     }
 
-    /// Remembers a descriptor, if there is room for that.
+    /// Remembers a descriptor, if there is room for that. Of those that came to one address only the
+    /// newest are remembered: one address must not take the room of all.
     pub(super) fn add(&mut self, descriptor: &VerifiedDescriptor, reason: Reason) {
-        if self.0.len() < TURNED_AWAY_MAX || self.0.contains_key(&descriptor.relay) {
-            self.0
-                .insert(descriptor.relay, (descriptor.version(), reason));
+        let (relay, version) = (descriptor.relay, descriptor.version());
+        self.remove(&relay);
+        if let Reason::AddressTaken(address) = reason {
+            let there = self.at.entry(address).or_default();
+            there.insert((version, relay));
+            let is_full = there.len() > TURNED_AWAY_AN_ADDRESS_MAX;
+            let oldest = there.first().filter(|_| is_full).map(|&(_, oldest)| oldest);
+            self.versions.insert(relay, (version, reason));
+            if let Some(oldest) = oldest {
+                self.remove(&oldest);
+            }
+        } else {
+            self.versions.insert(relay, (version, reason));
+        }
+        if self.versions.len() > TURNED_AWAY_MAX {
+            self.remove(&relay);
         }
     }
 
     pub(super) fn remove(&mut self, relay: &RelayId) {
-        self.0.remove(relay);
+        if let Some((version, Reason::AddressTaken(address))) = self.versions.remove(relay)
+            && let Some(there) = self.at.get_mut(&address)
+        {
+            there.remove(&(version, *relay));
+            if there.is_empty() {
+                self.at.remove(&address);
+            }
+        }
     }
 
     /// Forgets what is dead, and all that there was no room for once the view has room for so many.
     pub(super) fn expire(&mut self, wall: WallTime, room: usize) {
-        self.0.retain(|_, (version, _)| version.expires_at() > wall);
-        if self.0.len() <= room {
-            self.0.retain(|_, (_, reason)| *reason != Reason::Full);
+        let is_dead = |version: Version| version.expires_at() <= wall;
+        self.versions.retain(|_, (version, _)| !is_dead(*version));
+        self.at.retain(|_, there| {
+            there.retain(|&(version, _)| !is_dead(version));
+            !there.is_empty()
+        });
+        if self.versions.len() <= room {
+            self.versions
+                .retain(|_, (_, reason)| *reason != Reason::Full);
         }
     }
 
     pub(super) fn version(&self, relay: &RelayId) -> Option<Version> {
-        self.0.get(relay).map(|&(version, _)| version)
+        self.versions.get(relay).map(|&(version, _)| version)
     }
 
     /// Those of this range, in order.
     pub(super) fn in_range(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
-        let versions = self.0.range(range.bounds());
+        let versions = self.versions.range(range.bounds());
         versions.map(|(&relay, &(version, _))| (relay, version))
     }
 }

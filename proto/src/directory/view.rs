@@ -189,10 +189,20 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> bool {
-        let mut addresses = descriptor.addresses.iter();
-        addresses.all(|&address| {
+        self.first_taken(descriptor, network, wall).is_none()
+    }
+
+    /// The first of these addresses that another relay holds.
+    fn first_taken(
+        &self,
+        descriptor: &RelayDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> Option<SocketAddr> {
+        let mut addresses = descriptor.addresses.iter().copied();
+        addresses.find(|&address| {
             let taken_by = self.taken_by(address, &descriptor.relay, network, wall);
-            taken_by.is_none()
+            taken_by.is_some()
         })
     }
 
@@ -210,8 +220,8 @@ impl NetView {
     }
 
     /// Whether this relay of the view is known to be at this address: enough of those who count vouch
-    /// for it, or it is this node. What setup takes on anyone's word, and a seed without receipts,
-    /// could name the addresses of others.
+    /// for it, one of them a short time ago, or it is this node. What setup takes on anyone's word, and
+    /// a seed without receipts, could name the addresses of others.
     fn holds(
         &self,
         relay: &RelayId,
@@ -226,9 +236,10 @@ impl NetView {
         // As its receipts spell it.
         let mut addresses = descriptor.addresses.iter();
         let spelled = addresses.find(|it| canonical(**it) == canonical(address));
+        let recently = wall.before(network.params.receipt_life / ADDRESS_HELD_SHARE);
         let is_vouched = |&address: &SocketAddr| {
-            let counted = self.counted_receipts(descriptor, address, network, wall);
-            counted.count() >= least
+            let counted = || self.counted_receipts(descriptor, address, network, wall);
+            counted().any(|it| it.at >= recently) && counted().count() >= least
         };
         self.own == Some(*relay) || spelled.is_some_and(is_vouched)
     }
@@ -268,7 +279,10 @@ impl NetView {
     pub(super) fn begin_anew(&mut self) -> Vec<RelayId> {
         self.began_at = None;
         let own = self.own;
-        let others = self.relays.iter_mut().filter(|(relay, _)| Some(**relay) != own);
+        let others = self
+            .relays
+            .iter_mut()
+            .filter(|(relay, _)| Some(**relay) != own);
         let unconfirmed = others.map(|(&relay, entry)| {
             entry.age.setup_at = WallTime::default();
             relay
@@ -408,8 +422,16 @@ impl NetView {
 
     /// Another relay holds an address of this one, which is good and vouched for: it is remembered,
     /// so that nobody sends it again (§8.2(10)).
-    pub(super) fn turn_away(&mut self, descriptor: &VerifiedDescriptor) {
-        self.turned_away.add(descriptor, Reason::AddressTaken);
+    pub(super) fn turn_away(
+        &mut self,
+        descriptor: &VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) {
+        if let Some(held) = self.first_taken(descriptor, network, wall) {
+            let reason = Reason::AddressTaken(canonical(held));
+            self.turned_away.add(descriptor, reason);
+        }
     }
 
     /// The newest descriptor of this relay that the view has or has turned away.
@@ -712,7 +734,10 @@ impl NetView {
 
     /// Whether a relay other than this node has been known for this long.
     pub(super) fn knows_another_for(&self, age: Duration, wall: WallTime) -> bool {
-        let mut others = self.relays.iter().filter(|(relay, _)| Some(**relay) != self.own);
+        let mut others = self
+            .relays
+            .iter()
+            .filter(|(relay, _)| Some(**relay) != self.own);
         others.any(|(_, entry)| entry.age.is_at_least(age, wall))
     }
 
@@ -720,6 +745,14 @@ impl NetView {
     fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
+    }
+}
+
+#[cfg(test)]
+impl NetView {
+    /// There is no room for this one.
+    pub(super) fn remember(&mut self, descriptor: &VerifiedDescriptor) {
+        self.turned_away.add(descriptor, Reason::Full);
     }
 }
 

@@ -484,7 +484,7 @@ fn nobody_sends_what_the_other_had_no_room_for() {
     for is_asking in [true, false] {
         let mut full = view_of((0..others).filter(room_for).map(old));
         for number in (0..others).filter(|it| !room_for(it)) {
-            full.turn_away(&old(number));
+            full.remember(&old(number));
         }
         let held = full.len();
         let mut larger = view_of((0..others).map(old).chain([new(300)]));
