@@ -7,7 +7,7 @@
     reason = "a test that fails panics"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::BlindedKey;
@@ -205,17 +205,20 @@ fn revisions_link_no_two_epochs_and_count_nothing() {
         world.restart_client(OWNER);
         keepers.watch(&mut world, MINUTE * 20);
     }
-    let mut all: Vec<u64> = keepers.came.iter().map(|it| it.3).collect();
+    let mut all: Vec<_> = keepers.came.iter().map(|it| (it.3, it.2)).collect();
     all.sort_unstable();
     assert!(all.len() >= 8, "{all:?}");
-    let are_apart = all
-        .iter()
-        .zip(all.iter().skip(1))
-        .all(|(one, next)| next - one > 1);
+    let pairs = || all.iter().zip(all.iter().skip(1));
+    let are_apart = |(one, next): (&(u64, _), &(u64, _))| next.0 - one.0 > 1 << 42;
+    let mut of_two = pairs().filter(|(one, next)| one.1 != next.1);
     assert!(
-        are_apart,
-        "no revision is another's, or follows one: {all:?}"
+        of_two.all(are_apart),
+        "no key's are near another's: {all:?}"
     );
+    let of_one = pairs().filter(|(one, next)| one.1 == next.1);
+    let steps: Vec<u64> = of_one.map(|(one, next)| next.0 - one.0).collect();
+    let small = steps.iter().filter(|step| **step < 64).count();
+    assert!(small * 2 <= steps.len(), "they are of any size: {steps:?}");
     let mut firsts = BTreeMap::new();
     for &(_, epoch, blinded, revision) in &keepers.came {
         firsts.entry((epoch, blinded)).or_insert(revision);
@@ -258,6 +261,44 @@ fn positions_that_take_nothing_make_no_start_visible() {
         assert!(keepers.came.is_empty(), "{}", world.describe());
     }
     assert!(judged > 2, "{judged}");
+}
+
+/// A command of seconds, and a pause after it. What came meanwhile.
+fn command_of_seconds(world: &mut World, keepers: &mut Keepers, pause: Duration) {
+    keepers.forget();
+    world.restart_client(OWNER);
+    keepers.watch(world, Duration::from_secs(10));
+    end(world);
+    world.skip(pause);
+}
+
+#[test] // §9.4(3)
+fn positions_that_answer_nothing_make_no_start_of_seconds_visible() {
+    let (mut judged, mut came) = (0, 0);
+    for seed in 670..682 {
+        let mut world = default_world(seed);
+        create(&mut world, 0);
+        world.run_for(MINUTE);
+        end(&mut world);
+        world.skip(DAY * 2);
+        (6..12).for_each(|number| world.relay(RelayName(number)).disk.delay = DAY * 30);
+        let mut keepers = Keepers::default();
+        keepers.look(&world);
+        command_of_seconds(&mut world, &mut keepers, HOUR * 4);
+        if keepers.came.is_empty() {
+            continue; // no position answers
+        }
+        judged += 1;
+        for _ in 0..8 {
+            command_of_seconds(&mut world, &mut keepers, HOUR * 4);
+            let epochs: BTreeSet<Epoch> = keepers.came.iter().map(|it| it.1).collect();
+            assert!(epochs.len() <= 1, "two keys at one start: {epochs:?}");
+            came += keepers.came.len();
+        }
+    }
+    // Two epochs, each due once a day: eight starts in 32 hours see some three.
+    assert!(judged > 5, "{judged}");
+    assert!(came <= judged * 5, "{came} of {}", judged * 8);
 }
 
 #[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail

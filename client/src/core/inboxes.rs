@@ -45,6 +45,9 @@ pub(super) struct Inboxes {
     had_turn: bool,
     /// From when on it looks own inboxes up that are due.
     looks_from: Option<Instant>,
+    /// The inbox that was published or looked up last, and until when no other is: relays that keep
+    /// both would see that one client has them.
+    acted: Option<(String, Instant)>,
 }
 
 /// The outcome of fetching from a mailbox.
@@ -157,17 +160,29 @@ impl Inboxes {
         let from = *self
             .looks_from
             .get_or_insert_with(|| cx.now + between(Duration::ZERO, PUBLISH_START_WAIT, cx.rng));
-        if from > cx.now || !cx.is_ready || !cx.is_view_current {
+        let is_early = from > cx.now || self.turns_from.is_none_or(|at| at > cx.now);
+        if is_early || !cx.is_ready || !cx.is_view_current {
             return;
         }
-        let due = self.by_name.values_mut();
-        let due = due.filter_map(|inbox| Some((inbox.look_due(cx)?, inbox)));
-        if let Some((_, inbox)) = due.min_by_key(|&(due_at, _)| due_at) {
+        let mean = self.look_rest_mean(cx);
+        let acted = self.acted.as_ref();
+        let due = self
+            .by_name
+            .iter_mut()
+            .filter(|(name, _)| may_act(acted, name, cx.now));
+        let due = due.filter_map(|(name, inbox)| Some((inbox.look_due(cx)?, name, inbox)));
+        if let Some((_, name, inbox)) = due.min_by_key(|&(due_at, _, _)| due_at) {
             inbox.begin_look(cx);
-            let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX).max(1);
-            let mean = cx.network.params.inbox_republish / LOOK_REST_SHARE.saturating_mul(count);
-            self.looks_from = Some(cx.now + exponential(mean, cx.rng));
+            let rests_until = cx.now + exponential(mean, cx.rng);
+            self.looks_from = Some(rests_until);
+            self.acted = Some((name.clone(), rests_until));
         }
+    }
+
+    /// How long it rests, on average, between what it does for one inbox and for another.
+    fn look_rest_mean(&self, cx: &Context<'_>) -> Duration {
+        let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX).max(1);
+        cx.network.params.inbox_republish / LOOK_REST_SHARE.saturating_mul(count)
     }
 
     /// Of the descriptors that are due, of whichever inboxes and epochs, publishes one, and then
@@ -176,24 +191,37 @@ impl Inboxes {
         let from = *self
             .turns_from
             .get_or_insert_with(|| cx.now + between(Duration::ZERO, PUBLISH_START_WAIT, cx.rng));
+        if from > cx.now || !cx.is_ready || !cx.is_view_current {
+            return;
+        }
+        let look_rest_mean = self.look_rest_mean(cx);
+        for (name, inbox) in &mut self.by_name {
+            if inbox.resume(cx, rest_mean) {
+                let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
+                self.acted = Some((name.clone(), rests_until));
+            }
+        }
         // A clock that was ahead may have set it to any time.
         let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
         let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;
-        if from > cx.now
-            || !cx.is_ready
-            || !cx.is_view_current
-            || self.by_name.values().any(is_resting)
-        {
+        if self.by_name.values().any(is_resting) {
             return;
         }
-        let due = self.by_name.iter_mut().filter_map(|(_, inbox)| {
+        let acted = self.acted.as_ref();
+        let due = self
+            .by_name
+            .iter_mut()
+            .filter(|(name, _)| may_act(acted, name, cx.now));
+        let due = due.filter_map(|(name, inbox)| {
             let (urgency, epoch) = inbox.due(cx)?;
-            Some((urgency, epoch, inbox))
+            Some(((urgency, epoch), name, inbox))
         });
-        if let Some((_, epoch, inbox)) = due.min_by_key(|&(urgency, epoch, _)| (urgency, epoch)) {
+        if let Some(((_, epoch), name, inbox)) = due.min_by_key(|&(urgency, _, _)| urgency) {
             // Commands of seconds take one turn, and have to get it done.
             let is_first = !core::mem::replace(&mut self.had_turn, true);
             inbox.begin(cx, epoch, is_first, rest_mean);
+            let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
+            self.acted = Some((name.clone(), rests_until));
         }
     }
 
@@ -203,6 +231,7 @@ impl Inboxes {
             .flat_map(Inbox::timeouts)
             .chain(self.turns_from)
             .chain(self.looks_from)
+            .chain(self.acted.as_ref().map(|&(_, until)| until))
             .filter(|&at| at > after)
             .min()
     }
@@ -252,6 +281,13 @@ impl Inboxes {
         }
     }
 
+    /// The client ends: what it leaves half published is settled if it can be.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
+        for (name, inbox) in &mut self.by_name {
+            inbox.stop(cx, name);
+        }
+    }
+
     /// Says whether the ticket was one of ours.
     pub(super) fn on_stored(
         &mut self,
@@ -273,4 +309,9 @@ impl Inboxes {
         };
         true
     }
+}
+
+/// Whether this inbox may be published or looked up now, of its own accord.
+fn may_act(acted: Option<&(String, Instant)>, name: &str, now: Instant) -> bool {
+    acted.is_none_or(|(last, until)| last == name || *until <= now)
 }

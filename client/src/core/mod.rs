@@ -203,6 +203,7 @@ impl Core {
             Command::Stop => {
                 self.is_stopped = true;
                 self.outbox.stop(&mut cx);
+                self.inboxes.stop(&mut cx);
                 self.requests.clear();
                 self.pool.stop(&mut cx);
             }

@@ -52,7 +52,7 @@ struct Publication {
     /// The positions that have this revision, or had it when they were positions.
     posted: BTreeSet<RelayId>,
     postings: BTreeMap<RelayId, Posting>,
-    /// Its revision is of this run, and most positions lack it.
+    /// Its revision is being published, and most positions lack it.
     begun: Option<Pace>,
     sealed: Option<Vec<u8>>,
 }
@@ -82,6 +82,8 @@ pub(super) struct PublicationState {
     is_outdated: bool,
     next_at: WallTime,
     posted: Vec<RelayId>,
+    /// Its revision is being published: the next run goes on with that.
+    is_begun: bool,
 }
 
 /// The effect of a position's answer on the inbox.
@@ -117,6 +119,7 @@ impl Publications {
             is_outdated: publication.is_outdated,
             next_at: publication.next_at,
             posted: publication.posted.iter().copied().collect(),
+            is_begun: publication.begun.is_some(),
         };
         self.by_epoch.iter().map(state).collect()
     }
@@ -148,16 +151,20 @@ impl Publications {
         }
     }
 
-    /// Works positions out anew if the view has changed, or an hour or epoch begins. `had_turn`: the
-    /// last turn was this inbox's, and may have been cut short. `is_new`: the inbox was just made,
-    /// and its positions are not yet settled.
+    /// Whether the last run began to publish what senders still read, and was cut short.
+    pub(super) fn are_begun(&self, wall: WallTime) -> bool {
+        let mut current = epochs_at(wall).filter_map(|epoch| self.by_epoch.get(&epoch));
+        current.any(|publication| publication.begun.is_some())
+    }
+
+    /// Works positions out anew if the view has changed, or an hour or epoch begins. `is_new`: the
+    /// inbox was just made, and its positions are not yet settled.
     pub(super) fn work_out(
         &mut self,
         cx: &mut Context<'_>,
         identity: &InboxIdentity,
         is_published: bool,
         is_new: bool,
-        had_turn: bool,
     ) {
         let current = cx.wall.epoch();
         let hour = cx.wall.as_secs() / 3600;
@@ -165,19 +172,16 @@ impl Publications {
         if self.worked_out_from == Some(from) {
             return;
         }
-        let is_resumed = self.worked_out_from.replace(from).is_none() && had_turn;
+        self.worked_out_from = Some(from);
         for epoch in [current, current.next()] {
             let blinded = identity.address().blinded_key(&cx.network.id, epoch);
             let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
             let publication = self.by_epoch.entry(epoch).or_insert_with(|| {
                 Publication::first(cx, epoch, !is_published && epoch == current)
             });
-            if is_resumed && publication.was_interrupted(cx.wall, &positions) {
-                publication.begun = Some(Pace::Hasty);
-            }
             publication.move_to(cx, &positions, is_new);
         }
-        self.forget_others(current);
+        self.forget_others(current, cx.confirmed.epoch());
     }
 
     /// Begins to publish what can't wait: an outdated descriptor of an epoch that senders read now or
@@ -305,6 +309,21 @@ impl Publications {
         }
     }
 
+    /// The client ends. Whether there is something to store: which positions have a descriptor that is
+    /// half published. One that every position was asked to take, and some took, is done: else those
+    /// that answer nothing would see each start of a client that never runs for long.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>) -> bool {
+        let begun = self.by_epoch.values_mut().filter(|it| it.begun.is_some());
+        let mut is_any = false;
+        for publication in begun {
+            is_any = true;
+            if publication.were_all_asked() {
+                publication.settle(cx);
+            }
+        }
+        is_any
+    }
+
     /// How many of this epoch's positions have its revision, and how many there are.
     pub(super) fn progress(&self, epoch: Epoch) -> (usize, usize) {
         self.by_epoch
@@ -339,8 +358,9 @@ impl Publications {
         })
     }
 
-    /// Forgets where descriptors of other epochs belong, and the epochs that are farthest away.
-    fn forget_others(&mut self, current: Epoch) {
+    /// Forgets where descriptors of other epochs belong, and the epochs that are farthest away, also
+    /// from the `confirmed` one: a clock that jumps about must not push out the revisions of today.
+    fn forget_others(&mut self, current: Epoch, confirmed: Epoch) {
         for (&epoch, publication) in &mut self.by_epoch {
             if epoch != current && epoch != current.next() {
                 publication.postings.clear();
@@ -349,7 +369,10 @@ impl Publications {
             }
         }
         while self.by_epoch.len() > EPOCHS_MAX {
-            let far = |epoch: &Epoch| epoch.0.abs_diff(current.0);
+            let far = |epoch: &Epoch| {
+                let is_from = |it: Epoch| epoch.0.abs_diff(it.0);
+                is_from(current).min(is_from(confirmed))
+            };
             let farthest = self.by_epoch.keys().copied().max_by_key(far);
             farthest.and_then(|epoch| self.by_epoch.remove(&epoch));
         }
@@ -384,7 +407,7 @@ impl Publication {
             next_at: state.next_at,
             posted: state.posted.iter().copied().collect(),
             postings: BTreeMap::new(),
-            begun: None,
+            begun: state.is_begun.then_some(Pace::Hasty),
             sealed: None,
         }
     }
@@ -409,13 +432,6 @@ impl Publication {
         }
     }
 
-    /// Whether the client ended before most positions had the revision whose turn it was.
-    fn was_interrupted(&self, wall: WallTime, positions: &Positions) -> bool {
-        let posted = positions.iter().filter(|it| self.posted.contains(it));
-        let is_behind = posted.count() * 2 <= positions.iter().count();
-        self.revision != 0 && !self.is_outdated && self.next_at <= wall && is_behind
-    }
-
     /// Takes the next revision, which is to be stored before it is posted.
     fn begin(&mut self, cx: &mut Context<'_>, pace: Pace) {
         self.revision = revision_after(self.revision, cx.rng);
@@ -431,15 +447,28 @@ impl Publication {
     /// Once most positions have it, or don't take it, its next time is drawn; the others are still
     /// tried.
     fn look_whether_settled(&mut self, cx: &mut Context<'_>) -> Posted {
-        if self.is_tried() && self.begun.take().is_some() {
-            self.is_outdated = false;
-            self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
+        if self.is_tried() && self.begun.is_some() {
+            self.settle(cx);
         }
         if self.begun.is_none() {
             Posted::News
         } else {
             Posted::Fine
         }
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        self.begun = None;
+        self.is_outdated = false;
+        self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
+    }
+
+    /// Whether each position was asked in this run, and some have it.
+    fn were_all_asked(&self) -> bool {
+        let was_asked = |(relay, posting): (&RelayId, &Posting)| {
+            posting.is_asked || posting.backoff.failures() > 0 || self.posted.contains(relay)
+        };
+        self.progress().0 >= PUBLISHED_MIN && self.postings.iter().all(was_asked)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -564,4 +593,33 @@ fn revision_after(revision: u64, rng: &mut dyn CryptoRng) -> u64 {
     let bits = rng.random_range(0..=REVISION_STEP_BITS_MAX);
     let step = random.checked_shr(64 - bits).unwrap_or(0);
     revision.saturating_add(1).saturating_add(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // §9.3(6)
+    fn a_clock_that_jumps_about_pushes_out_no_revision_of_today() {
+        let mut publications = Publications::default();
+        let today = Epoch(100);
+        for far in [100, 500, 900, 1300, 1700] {
+            for epoch in [Epoch(far), Epoch(far + 1)] {
+                let publication = Publication {
+                    revision: far,
+                    is_outdated: false,
+                    next_at: WallTime(0),
+                    posted: BTreeSet::new(),
+                    postings: BTreeMap::new(),
+                    begun: None,
+                    sealed: None,
+                };
+                publications.by_epoch.insert(epoch, publication);
+            }
+            publications.forget_others(Epoch(far), today);
+            assert!(publications.by_epoch.len() <= EPOCHS_MAX);
+            assert_eq!(publications.revision(today), 100);
+            assert_eq!(publications.revision(Epoch(far)), far);
+        }
+    }
 }

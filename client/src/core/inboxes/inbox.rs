@@ -71,6 +71,8 @@ pub(super) struct Inbox {
     pub(super) asked_at: Option<Instant>,
     /// Whether a warning said that a mailbox is being replaced, and none yet that it was.
     is_mending_told: bool,
+    /// It is as the last run left it.
+    is_restored: bool,
     rival: Rival,
     pub(super) sight: Sight,
 }
@@ -93,6 +95,7 @@ impl Inbox {
             made_at: Some(cx.now),
             asked_at: Some(cx.now),
             is_mending_told: false,
+            is_restored: false,
             rival: Rival::default(),
             sight: Sight::new(cx),
         }
@@ -115,6 +118,7 @@ impl Inbox {
             made_at: None,
             asked_at: None,
             is_mending_told: false,
+            is_restored: true,
             rival: Rival::default(),
             sight: Sight::restore(state.sight.clone()),
         }
@@ -173,8 +177,7 @@ impl Inbox {
         let is_new = self.made_at.is_some_and(|at| at + NEW_FOR > cx.now);
         let is_awaited = self.is_awaited(cx.now);
         let publications = &mut self.publications;
-        let had_turn = self.rests_until > cx.wall;
-        publications.work_out(cx, &self.identity, self.is_published, is_new, had_turn);
+        publications.work_out(cx, &self.identity, self.is_published, is_new);
         if publications.begin_hasty(cx, is_new, is_awaited) {
             return self.rest(cx, rest_mean);
         }
@@ -188,6 +191,17 @@ impl Inbox {
     pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
         let may_publish = self.saving == Saving::Saved && self.is_settled(cx);
         may_publish.then(|| self.publications.due(cx)).flatten()
+    }
+
+    /// Whether it goes on with what the last run began to publish: that is as good as a turn. Then it
+    /// rests after it.
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>, rest_mean: Duration) -> bool {
+        let is_first = core::mem::take(&mut self.is_restored);
+        let is_resumed = is_first && self.publications.are_begun(cx.wall);
+        if is_resumed {
+            self.rest(cx, rest_mean);
+        }
+        is_resumed
     }
 
     /// Begins to publish this epoch's descriptor, since it is its turn.
@@ -216,6 +230,14 @@ impl Inbox {
                 name: name.to_owned(),
                 state: self.state(),
             }));
+        }
+    }
+
+    /// The client ends.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>, name: &str) {
+        if self.publications.stop(cx) {
+            self.touch(cx);
+            self.save_if_due(cx, name);
         }
     }
 

@@ -11,7 +11,7 @@ use super::inbox::Outage;
 use super::sight::SightState;
 
 /// Format of the stored state. The store brings older ones to it.
-pub(super) const VERSION: u8 = 6;
+pub(super) const VERSION: u8 = 7;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]

@@ -34,11 +34,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_10),
     Step::States(FORMAT_11),
     Step::States(FORMAT_12),
+    Step::States(FORMAT_13),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 12;
+pub(super) const VERSION: u32 = 13;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -237,6 +238,14 @@ const FORMAT_12: &[Rewrite] = &[Rewrite {
     read: "SELECT value FROM meta WHERE name = ?1",
     write: "UPDATE meta SET value = ?2 WHERE name = ?1",
     upgrade: |old, _| states::paths_4(old),
+}];
+
+/// Whether a descriptor is half published.
+const FORMAT_13: &[Rewrite] = &[Rewrite {
+    keys: "SELECT rowid FROM inboxes",
+    read: "SELECT state FROM inboxes WHERE rowid = ?1",
+    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+    upgrade: |old, _| states::inbox_7(old),
 }];
 
 impl Step {

@@ -4,6 +4,8 @@
 //! which reads only today's format of each. A state's first byte is its format. `None` is a state
 //! that is not of the format before: it stays as it is, and the core refuses what it can't read.
 
+use core::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -49,8 +51,8 @@ struct Publication4 {
 }
 
 /// An inbox of format 5, with [`Mailbox2`]s: what stands before these and behind them. Format 6 has
-/// other mailboxes.
-type Inbox5<Mailbox> = (Keys5, Vec<Mailbox>, Published5);
+/// other mailboxes, format 7 other publications.
+type Inbox5<Mailbox, Publication = Publication4> = (Keys5, Vec<Mailbox>, Published5<Publication>);
 
 /// The beginning of [`Inbox5`].
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -62,10 +64,10 @@ struct Keys5 {
 
 /// The end of [`Inbox5`].
 #[derive(Serialize, Deserialize)]
-struct Published5 {
+struct Published5<Publication> {
     is_published: bool,
     rests_until: u64,
-    publications: Vec<Publication4>,
+    publications: Vec<Publication>,
     next_look_at: u64,
     missed: u32,
     missing_since: Option<u64>,
@@ -85,7 +87,7 @@ struct Mailbox2 {
 }
 
 /// A mailbox of an inbox of format 6.
-#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Mailbox6 {
     relay: [u8; 32],
     queue: [u8; 32],
@@ -94,7 +96,19 @@ struct Mailbox6 {
     is_created: bool,
     is_companion: bool,
     retired_at: Option<u64>,
-    outage: Option<()>,
+    #[zeroize(skip)]
+    outage: Option<Outage6>,
+}
+
+/// What is known of the outage of a holder, in [`Mailbox6`].
+#[derive(Serialize, Deserialize)]
+struct Outage6 {
+    is_gone: bool,
+    is_long: bool,
+    lasted: Duration,
+    failed_at: u64,
+    back_since: Option<u64>,
+    lot: u16,
 }
 
 /// A message of format 1. Format 2 adds whether enough holders have it, format 3 its times and why
@@ -273,6 +287,26 @@ pub(super) fn inbox_6(old: &[u8]) -> Option<State> {
     };
     let mailboxes: Vec<Mailbox6> = mailboxes.iter().map(mailbox).collect();
     let new: Inbox5<Mailbox6> = (keys, mailboxes, published);
+    Some(Zeroizing::new(wire::encode(&new)))
+}
+
+/// An inbox of format 6 in format 7. No run was cut short while it published.
+pub(super) fn inbox_7(old: &[u8]) -> Option<State> {
+    let (mut keys, mailboxes, published) = wire::decode::<Inbox5<Mailbox6>>(old)
+        .ok()
+        .filter(|(keys, _, _)| keys.format == 6)?;
+    keys.format = 7;
+    let not_begun = |publication| (publication, false);
+    let publications = published.publications.into_iter().map(not_begun);
+    let published = Published5 {
+        is_published: published.is_published,
+        rests_until: published.rests_until,
+        publications: publications.collect(),
+        next_look_at: published.next_look_at,
+        missed: published.missed,
+        missing_since: published.missing_since,
+    };
+    let new: Inbox5<Mailbox6, (Publication4, bool)> = (keys, mailboxes, published);
     Some(Zeroizing::new(wire::encode(&new)))
 }
 

@@ -222,6 +222,16 @@ fn a_mailbox_of_format_5_that_was_to_replace_another_is_its_companion() {
     assert_only_whole(&old, states::inbox_6);
 }
 
+#[test] // §9.4(3)
+fn no_descriptor_of_an_inbox_of_format_6_is_half_published() {
+    // Of epoch 2, revision 7, up to date, to be published at second 9, at one position.
+    let publication = [&[1, 2, 7, 0, 9, 1][..], &[4; 32]].concat();
+    let with = |begun: &[u8]| [&[1, 0][..], &publication, begun, &[9, 0, 0]].concat();
+    let old = inbox_of(6, &with(&[]));
+    assert_eq!(*states::inbox_7(&old).unwrap(), inbox_of(7, &with(&[0])));
+    assert_only_whole(&old, states::inbox_7);
+}
+
 #[test] // §6.4(7)
 fn guards_of_format_1_were_tried_if_they_are_confirmed() {
     let old = old_paths();
@@ -366,10 +376,10 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let place = Place::of_format_4(&old);
     let first = place.snapshot(&StepContext::for_test());
     // Of epoch 0, to be published at once.
-    let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0];
+    let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0, 0];
     let unlooked = [0, 0, 0];
     let added = [&outdated[..], &unlooked].concat();
-    assert_eq!(*first.inboxes[0].1, inbox_of(6, &added));
+    assert_eq!(*first.inboxes[0].1, inbox_of(7, &added));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
@@ -390,7 +400,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 #[test]
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
-        inbox_of(6, &[1, 0, 0, 9, 0, 0]),
+        inbox_of(7, &[1, 0, 0, 9, 0, 0]),
         message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );
