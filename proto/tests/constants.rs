@@ -147,6 +147,7 @@ fn read(value: &str) -> String {
     };
     let secs = match unit {
         "s" => 1,
+        "µs" => return format!("{number} us"),
         "ms" => return format!("{} us", number.parse::<u64>().unwrap() * 1000),
         "min" => 60,
         "h" => 3600,
