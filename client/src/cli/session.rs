@@ -428,6 +428,10 @@ fn progress_text(notice: &Notice) -> Option<String> {
     })
 }
 
+/// Why nothing is done by itself: whoever shows relays that guards don't know may have kept them back.
+pub(super) const GUARDS_HIDE_TEXT: &str = "no guard tells this client of many relays that others know: they may work together against \
+    you, or were cut off from the network; if it stays so for a day, make a new profile with seeds that you trust";
+
 fn warning_text(warning: &Warning) -> String {
     match warning {
         Warning::Clock { seconds } => {
@@ -458,6 +462,7 @@ fn warning_text(warning: &Warning) -> String {
                  network itself"
             )
         }
+        Warning::AllGuardsHide => GUARDS_HIDE_TEXT.to_owned(),
         Warning::MailboxReplaced { inbox } => {
             format!(
                 "a mailbox of the inbox \"{}\" is gone: another takes its place",

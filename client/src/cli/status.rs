@@ -7,7 +7,7 @@ use umbel_client::{Client, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::Failure;
-use super::session::Session;
+use super::session::{GUARDS_HIDE_TEXT, Session};
 use super::view::{DISPUTED_HINT, DISPUTED_TEXT};
 use super::{inbox, output};
 
@@ -39,6 +39,7 @@ struct Line<'a> {
     guard: Option<String>,
     guards: usize,
     guards_set_aside: usize,
+    guards_hide: bool,
     l2_set_aside: usize,
     full_vanguards: bool,
     circuits: usize,
@@ -148,6 +149,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         guard: status.guard.map(|relay| relay.to_string()),
         guards: status.guards,
         guards_set_aside: status.guards_set_aside,
+        guards_hide: status.do_guards_hide,
         l2_set_aside: status.l2_set_aside,
         full_vanguards: status.has_full_vanguards,
         circuits: status.circuits,
@@ -255,6 +257,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     session.line(&format!("guard     {}", guard_words(line)))?;
     if let Some(words) = set_aside_words(line.guards_set_aside, line.l2_set_aside) {
         session.line(&format!("  {words}"))?;
+    }
+    if line.guards_hide {
+        session.line(&format!("  {GUARDS_HIDE_TEXT}"))?;
     }
     if line.full_vanguards {
         session.line("  full vanguards are on: the third hop of each path is kept, too")?;

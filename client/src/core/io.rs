@@ -314,6 +314,8 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
+    /// All guards in use said nothing of many relays that others know. None is replaced.
+    AllGuardsHide,
 }
 
 impl From<path::Warning> for Warning {
@@ -514,6 +516,8 @@ pub struct Status {
     pub seeds_disagree: bool,
     /// How many of them are set aside, since too much failed through them or they hid relays.
     pub guards_set_aside: usize,
+    /// Whether all guards in use keep many relays from this client.
+    pub do_guards_hide: bool,
     /// How many second hops are set aside, since they refused too much.
     pub l2_set_aside: usize,
     /// Whether the third hop of each path is kept for hours, too.

@@ -379,6 +379,7 @@ impl Core {
             guards: self.pool.guard_count(),
             seeds_disagree: self.sync.is_disputed(),
             guards_set_aside: self.pool.paths.guards.set_aside_count(),
+            do_guards_hide: self.sync.are_guards_hiding(),
             l2_set_aside: self.pool.paths.layer2.set_aside_count(),
             has_full_vanguards: self.pool.paths.layer3.is_on(),
             circuits: self.pool.built_count(),

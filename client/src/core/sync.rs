@@ -26,6 +26,7 @@ use umbel_proto::time::{Duration, Instant};
 
 use super::circuit::Isolation;
 use super::context::Context;
+use super::io::Warning;
 use super::links::Reach;
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
@@ -46,6 +47,8 @@ pub(super) struct Sync {
     round: Round,
     running: Option<Running>,
     sources: Sources,
+    /// All primary guards keep relays from this client: its user was told.
+    are_guards_hiding: bool,
     first_contact: FirstContact,
     /// The next one is with a second source, since the view is stale after the last.
     is_second: bool,
@@ -109,6 +112,7 @@ impl Sync {
             round: Round::new(seeds),
             running: None,
             sources: Sources::default(),
+            are_guards_hiding: false,
             first_contact: FirstContact::restore(first_contact),
             is_second: false,
             last_serial: 0,
@@ -278,6 +282,16 @@ impl Sync {
         for guard in self.sources.handle_ended(cx, &primary, listing.lacking) {
             pool.paths.guards.handle_hiding(cx.known(), guard);
         }
+        let do_all_hide = self.sources.do_all_hide(cx, &primary);
+        if do_all_hide && !self.are_guards_hiding {
+            cx.warn(Warning::AllGuardsHide);
+        }
+        self.are_guards_hiding = do_all_hide;
+    }
+
+    /// Whether all primary guards keep many relays from this client, which others have shown it.
+    pub(super) const fn are_guards_hiding(&self) -> bool {
+        self.are_guards_hiding
     }
 
     /// Whether all that the view lacks is another source that lists the same (§8.3(9a)): it has relays

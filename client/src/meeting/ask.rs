@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Notice, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 12;
+const VERSION: u8 = 13;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +171,7 @@ mod tests {
             guards: 9,
             seeds_disagree: true,
             guards_set_aside: 1,
+            do_guards_hide: true,
             l2_set_aside: 2,
             has_full_vanguards: true,
             circuits: 10,
@@ -197,8 +198,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            12,
-            "a38129d1c6b3c067c3ba16b465778b923dfe0e97f91efc5eda5c8f4fe4707d2f".to_owned(),
+            13,
+            "1badeb2cd9cccb87a1c866972a1717dd0238ce2f58f0ebd979da6518ceb960c3".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -274,6 +275,7 @@ mod tests {
             Warning::L2Refuses,
             Warning::SeedsDisagree,
             Warning::NotFound { inbox: inbox() },
+            Warning::AllGuardsHide,
         ]);
         check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
         check_numbers(&[

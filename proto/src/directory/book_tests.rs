@@ -721,8 +721,8 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
     let confirm = |book: &mut Book, number: u32, at: WallTime| {
         let relay = testing::vouched(issued(number, at), [8], at);
         let learned = book.learn(&network, at, relay.unverified());
-        for source in [10, 11] {
-            book.handle_listed(&network, &id(source), &id(number));
+        for by in [10, 11] {
+            book.handle_listed(&source(by), &id(number));
         }
         learned.is_ok()
     };
@@ -745,16 +745,13 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
         let after = later(22 * HOUR);
         book.expire(&network, after, after);
         assert!(!confirm(&mut book, 3, after));
-        assert!(
-            confirm_listed(&mut book, &network, 10),
-            "it is of the setup"
-        );
+        assert!(confirm_listed(&mut book, 10), "it is of the setup");
         assert!(is_old(&book, 10));
     }
 }
 
 /// Two sources list this relay.
-fn confirm_listed(book: &mut Book, network: &Network, number: u32) -> bool {
-    let mut sources = [1, 2].iter();
-    sources.any(|&source| book.handle_listed(network, &id(source), &id(number)))
+fn confirm_listed(book: &mut Book, number: u32) -> bool {
+    let mut sources = [1, 2].into_iter();
+    sources.any(|by| book.handle_listed(&source(by), &id(number)))
 }

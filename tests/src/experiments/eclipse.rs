@@ -52,7 +52,7 @@ const SMALL: Plan = Plan {
     seeds: &[(1, 1), (6, 1)],
     worlds: 1,
     newcomer_hours: 1,
-    hours: 12,
+    hours: 24,
 };
 
 /// What is hostile.
@@ -224,7 +224,9 @@ impl Stage {
         let is_it = |notice: &Notice| {
             matches!(
                 notice,
-                Notice::Warning(Warning::SeedsDisagree | Warning::GuardHides { .. })
+                Notice::Warning(
+                    Warning::SeedsDisagree | Warning::GuardHides { .. } | Warning::AllGuardsHide
+                )
             )
         };
         let mut notices = self.world.client(ALICE).notices.iter();
@@ -392,14 +394,24 @@ fn findings(all: &[Seen]) -> Vec<Finding> {
             seen.last().honest == 0.0 && captured(seen) == seen.worlds as f64 && seen.told.is_empty(),
         ));
     }
-    for seen in of(Hostile::Guards) {
-        findings.push(Finding::new(
-            "A client all of whose guards hide what is new knows it from relays drawn at random within 12 h",
-            format!("{} of those that joined", percent(at(seen, 12).honest)),
-            at(seen, 12).honest >= 1.0,
-        ));
-    }
+    findings.extend(of(Hostile::Guards).flat_map(findings_on_guards));
     findings
+}
+
+fn findings_on_guards(seen: &Seen) -> [Finding; 2] {
+    let known = at(seen, 12).honest;
+    [
+        Finding::new(
+            "A client all of whose guards hide what is new knows it from relays drawn at random within 12 h",
+            format!("{} of those that joined", percent(known)),
+            known >= 1.0,
+        ),
+        Finding::new(
+            "Its user is told within a day",
+            format!("{} of {}", seen.told.len(), seen.worlds),
+            seen.told.len() == seen.worlds,
+        ),
+    ]
 }
 
 fn at(seen: &Seen, hour: u32) -> Look {

@@ -132,17 +132,8 @@ impl Sources {
         let Some(accused) = self.turns.get(&guard) else {
             return false;
         };
-        let group_of = |relay: &RelayId| Some(cx.view().get(relay)?.widest_group(cx.network));
-        let groups: BTreeSet<Group> = cx
-            .view()
-            .iter()
-            .map(|it| it.widest_group(cx.network))
-            .collect();
-        let least = HIDDEN_MIN.max(groups.len() * HIDDEN_PERCENT / 100);
-        let has_much = |witness: &Turn| {
-            let hidden = accused.hidden(cx).filter(|it| witness.has(it));
-            hidden.filter_map(group_of).collect::<BTreeSet<_>>().len() >= least
-        };
+        let has_much =
+            |witness: &Turn| are_many(cx, accused.hidden(cx).filter(|it| witness.has(it)));
         let mut found_by: Vec<RelayId> = Vec::new();
         for (&other, witness) in &self.turns {
             if has_much(witness) && found_by.iter().all(|&it| cx.known().are_apart(it, other)) {
@@ -151,6 +142,33 @@ impl Sources {
         }
         found_by.len() >= HIDDEN_SOURCES_MIN
     }
+
+    /// Whether all primary guards keep many relays from this client, and the same: others have shown
+    /// it these.
+    pub(super) fn do_all_hide(&self, cx: &Context<'_>, primary: &[RelayId]) -> bool {
+        let turns: Option<Vec<&Turn>> = primary.iter().map(|it| self.turns.get(it)).collect();
+        turns.as_deref().is_some_and(|turns| {
+            let [first, others @ ..] = turns else {
+                return false;
+            };
+            let hidden: Vec<BTreeSet<&RelayId>> =
+                others.iter().map(|it| it.hidden(cx).collect()).collect();
+            let by_all = |relay: &&RelayId| hidden.iter().all(|it| it.contains(relay));
+            are_many(cx, first.hidden(cx).filter(by_all))
+        })
+    }
+}
+
+/// Whether these relays are in many groups: identities are cheap.
+fn are_many<'a>(cx: &Context<'_>, relays: impl Iterator<Item = &'a RelayId>) -> bool {
+    let group_of = |relay| Some(cx.view().get(relay)?.widest_group(cx.network));
+    let count = relays
+        .filter_map(group_of)
+        .collect::<BTreeSet<Group>>()
+        .len();
+    let all = cx.view().iter().map(|it| it.widest_group(cx.network));
+    let all = all.collect::<BTreeSet<Group>>().len();
+    count >= HIDDEN_MIN.max(all * HIDDEN_PERCENT / 100)
 }
 
 /// How many relays of this view are many to be out of date.
@@ -289,6 +307,32 @@ mod tests {
             "a stranger"
         );
         assert_eq!(later(&HIDDEN, &HIDDEN, have_all), [relay(1)]);
+    }
+
+    #[test] // §8.3(9b)
+    fn that_all_guards_hide_the_same_is_noticed() {
+        let all_hide = |lacking: [&[u8]; 3]| {
+            let mut asked = Asked::with(&GUARDS);
+            for hours in [0, 4] {
+                for (guard, lacking) in GUARDS.into_iter().zip(lacking) {
+                    asked.turn(hours, guard, lacking);
+                }
+            }
+            let mut moment = When::at(NOW);
+            moment.now = moment.now + HOUR * 4;
+            let known = [1, 2, 3, 10, 11, 12];
+            let (primary, sources) = (&asked.primary, &asked.sources);
+            let hide = |cx: &mut Context<'_>| sources.do_all_hide(cx, primary);
+            moment.act_knowing(&known, hide).0
+        };
+        assert!(all_hide([&HIDDEN; 3]));
+        assert!(!all_hide([&HIDDEN, &HIDDEN, &HIDDEN[1..]]), "little");
+        assert!(!all_hide([&HIDDEN, &HIDDEN, &[]]));
+        let mut asked = Asked::with(&GUARDS);
+        asked.turn(0, 1, &HIDDEN);
+        asked.turn(4, 1, &HIDDEN);
+        let hide = |cx: &mut Context<'_>| asked.sources.do_all_hide(cx, &asked.primary);
+        assert!(!When::at(NOW).act(hide).0, "the others were not asked");
     }
 
     #[test] // §8.3(9b)
