@@ -6,6 +6,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
 use umbel_tests::scenario::{guard_of, mailboxes_of, name_of};
+use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{ClientName, RelayName, World};
 
 const OWNER: ClientName = ClientName(0);
@@ -52,7 +53,7 @@ fn a_holder_that_destroys_all_circuits_on_which_it_is_asked_has_a_companion() {
     for (seed, is_interactive) in [(401, false), (402, true)] {
         let (mut world, holder) = follower(seed, seconds(120), is_interactive);
         let guard = guard_in_use(&world);
-        world.relay(holder).breaks_mailboxes = true;
+        world.relay(holder).sabotage = Some(Sabotage::Mailboxes);
         // A subscription that is made already stays: it is asked again once that is lost.
         world.crash_relay(guard);
         world.restart_relay(guard);

@@ -4,4 +4,4 @@ mod client;
 mod relay;
 
 pub use client::ClientDisk;
-pub use relay::RelayDisk;
+pub use relay::{InboxDescriptors, RelayDisk};

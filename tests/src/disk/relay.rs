@@ -9,6 +9,9 @@ use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, R
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
 
+/// Descriptors of inboxes: one for each key, whatever its epoch.
+pub type InboxDescriptors = BTreeMap<BlindedKey, (Epoch, Vec<u8>)>;
+
 /// The writes of a relay.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
@@ -27,8 +30,7 @@ pub struct RelayDisk {
 struct Committed {
     onion_keys: Vec<StoredOnionKey>,
     relays: BTreeMap<RelayId, BookRow>,
-    /// One for each key, whatever its epoch.
-    inbox_descriptors: BTreeMap<BlindedKey, (Epoch, Vec<u8>)>,
+    inbox_descriptors: InboxDescriptors,
     queues: BTreeMap<QueueId, Queue>,
     clock: Option<Vec<u8>>,
     receipts: Vec<Vec<u8>>,
@@ -74,7 +76,17 @@ impl RelayDisk {
 
     /// They are gone, as after a repair from an old copy.
     pub fn lose_inbox_descriptors(&mut self) {
-        self.committed.inbox_descriptors.clear();
+        self.put_inbox_descriptors_back(BTreeMap::new());
+    }
+
+    /// A copy of them, by key, each with its epoch.
+    pub fn copy_of_inbox_descriptors(&self) -> InboxDescriptors {
+        self.committed.inbox_descriptors.clone()
+    }
+
+    /// It keeps these, and no others.
+    pub fn put_inbox_descriptors_back(&mut self, copy: InboxDescriptors) {
+        self.committed.inbox_descriptors = copy;
     }
 
     /// Whether there is a mailbox on it.
@@ -85,6 +97,14 @@ impl RelayDisk {
     /// All mailboxes are gone, as after a repair from an old copy.
     pub fn lose_queues(&mut self) {
         self.committed.queues.clear();
+    }
+
+    /// All records are gone; the mailboxes stay.
+    pub fn lose_records(&mut self) {
+        for queue in self.committed.queues.values_mut() {
+            queue.snapshot.records.clear();
+            queue.bodies.clear();
+        }
     }
 
     /// Loses what it has of all relays but these.

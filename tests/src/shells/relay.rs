@@ -47,11 +47,10 @@ pub struct SimRelay {
     pub disk: RelayDisk,
     /// Its tampering with cells, if it is hostile.
     pub adversary: Option<Adversary>,
-    /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for
-    /// that.
-    pub breaks_mailboxes: bool,
     /// Which circuits it destroys, if it is hostile.
     pub sabotage: Option<Sabotage>,
+    /// How many descriptors of inboxes it has room for, from its next start on.
+    pub inbox_descriptors_max: usize,
     /// If given, it refuses to extend circuits to any relay but these.
     pub friends: Option<BTreeSet<RelayId>>,
     /// Whether it takes no descriptor that others pass on, from its next start on: who reconciles
@@ -66,7 +65,7 @@ pub struct SimRelay {
     /// The turns of circuits at its links, if a test wants to see them.
     pub turns: Option<Vec<Turn>>,
     client_ends: BTreeSet<LinkId>,
-    /// How many cells it handed on of each circuit, by where they came from.
+    /// How many cells it handed on of each circuit, or hushes, by where they came from.
     passed: BTreeMap<(LinkId, u32), usize>,
     identity_seed: [u8; 32],
     /// The relays that it knows at its first start.
@@ -81,6 +80,11 @@ pub struct SimRelay {
 pub enum Sabotage {
     /// Those that it is to extend.
     Extends,
+    /// Those on which it is asked for a mailbox.
+    Mailboxes,
+    /// None, but it answers nothing on those on which it is asked for an inbox's descriptor, or to
+    /// keep one.
+    Inboxes,
     /// Those of which it has handed on more cells than this, one way.
     Onward(usize),
     /// The same, but it forwards nothing more, and says nothing.
@@ -131,8 +135,8 @@ impl SimRelay {
             news: Vec::new(),
             disk: RelayDisk::default(),
             adversary: None,
-            breaks_mailboxes: false,
             sabotage: None,
+            inbox_descriptors_max: 1000,
             friends: None,
             is_deaf: false,
             is_credulous: false,
@@ -202,7 +206,7 @@ impl SimRelay {
             seeds: self.seeds.clone(),
             circuits_max: 10_000,
             frames_bytes_max: 64 << 20,
-            inbox_descriptors_max: 1000,
+            inbox_descriptors_max: self.inbox_descriptors_max,
         };
         self.incarnation += 1;
         let control = Control::new(config, self.disk.restore(), moment, rng);
@@ -395,13 +399,14 @@ impl SimRelay {
                 }
                 _ => return self.send(moment, next, vec![cell], is_copy, rng),
             },
-            Verdict::Deliver(delivered)
-                if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) =>
-            {
+            Verdict::Deliver(delivered) if is_unwanted(self.sabotage, &cell) => {
                 LinkEvent::Broken(delivered.circ, Violation::Stream)
             }
-            Verdict::Deliver(delivered) if self.breaks_mailboxes && asks_for_mailbox(&cell) => {
-                LinkEvent::Broken(delivered.circ, Violation::Stream)
+            Verdict::Deliver(delivered)
+                if self.sabotage == Some(Sabotage::Inboxes)
+                    && is_hushed(&mut self.passed, (link, delivered.circ), &cell) =>
+            {
+                return Vec::new();
             }
             told @ (Verdict::Deliver(_) | Verdict::Control | Verdict::Broken(..)) => {
                 if let Some(friends) = &self.friends {
@@ -533,10 +538,39 @@ fn circ_of(cell: &Cell) -> Option<CircId> {
     cell.header().ok().and_then(|(circ, _)| circ)
 }
 
-/// Whether a delivered cell asks for another hop.
-fn asks_to_extend(cell: &Cell) -> bool {
+/// Whether a delivered cell asks for what a hostile relay destroys circuits for.
+fn is_unwanted(sabotage: Option<Sabotage>, cell: &Cell) -> bool {
     let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
-    matches!(message, Ok(RelayMsg::Extend(_)))
+    match (sabotage, message) {
+        (Some(Sabotage::Extends), Ok(RelayMsg::Extend(_))) => true,
+        (Some(Sabotage::Mailboxes), Ok(RelayMsg::Data(data))) => {
+            data.flags.open && data.bytes.first() == Some(&(Service::Mailbox as u8))
+        }
+        _ => false,
+    }
+}
+
+/// `PublishInbox` and `LookupInbox` (§8.4).
+const INBOX_REQUESTS: [u8; 2] = [2, 3];
+
+/// Whether a delivered cell, or one before it on this circuit, asks for an inbox's descriptor or to
+/// keep one: a request follows its service and its frame's length at once.
+fn is_hushed(
+    hushed: &mut BTreeMap<(LinkId, u32), usize>,
+    (link, circ): (LinkId, CircId),
+    cell: &Cell,
+) -> bool {
+    let circ = (link, circ.number());
+    let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
+    if let Ok(RelayMsg::Data(data)) = message
+        && data.flags.open
+        && let [service, _, _, _, _, request, ..] = data.bytes
+        && *service == Service::Directory as u8
+        && INBOX_REQUESTS.contains(request)
+    {
+        hushed.insert(circ, 1);
+    }
+    hushed.contains_key(&circ)
 }
 
 /// Where a delivered cell asks to extend to another relay than these, it now names one that nobody
@@ -567,10 +601,4 @@ fn has_passed(
     let count = passed.entry((link, circ.number())).or_default();
     *count += 1;
     *count > spared
-}
-
-/// Whether a delivered cell begins a request to the mailbox service.
-fn asks_for_mailbox(cell: &Cell) -> bool {
-    let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
-    matches!(message, Ok(RelayMsg::Data(data)) if data.flags.open && data.bytes.first() == Some(&(Service::Mailbox as u8)))
 }
