@@ -5,6 +5,7 @@
 //! docs/experiments/; a small form of each runs as a test.
 
 mod addresses;
+mod censor;
 pub mod choices;
 mod churn;
 mod clock;
@@ -47,6 +48,7 @@ pub enum Scale {
 
 /// All experiments.
 pub const ALL: &[Experiment] = &[
+    censor::EXPERIMENT,
     churn::EXPERIMENT,
     clock::EXPERIMENT,
     discovery::EXPERIMENT,

@@ -58,6 +58,11 @@ fn hostile_peers() {
     run("hostile-peers");
 }
 
+#[test] // §9.4(5), §10.5(6)
+fn censor() {
+    run("censor");
+}
+
 #[test] // §8.3
 fn churn() {
     run("churn");
