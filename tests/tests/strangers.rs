@@ -1,5 +1,5 @@
 //! Real processes in networks among strangers: relays are believed once others have reached them, by
-//! the default parameters. In a file of its own, so that its many processes run beside no others.
+//! default parameters but one. In a file of its own, so that its many processes run beside no others.
 
 #![allow(
     clippy::expect_used,
@@ -12,24 +12,81 @@
 
 mod fleet;
 
-use fleet::{Fleet, PATIENCE, Relay, Shift};
+use std::time::Instant;
+
+use fleet::{Fleet, PATIENCE, Profile, Relay, Shift, answer};
+use serde_json::Value;
 
 const PARAMS: &str = "danger_allow_private_addresses = true\n";
+/// Relays are drawn soon after they are known.
+const SHORTENED: [[&str; 2]; 1] = [["selectable_age = \"1d\"", "selectable_age = \"10s\""]];
 
-#[test] // §8.7
+/// What a relay says of itself, and of another, that a restart must not change.
+fn facts(relay: &Relay, other: &str) -> [Value; 3] {
+    let (status, why) = (relay.asked(&["status"]), relay.asked(&["why", other]));
+    let of = |it: &Value, key: &str| it[key].clone();
+    [
+        of(&status, "receipts"),
+        of(&status["selectable"], "since"),
+        of(&why, "first_seen"),
+    ]
+}
+
+/// The relay that sees where this profile's user is, once it answers and is as wanted.
+fn guard(profile: &Profile, is_wanted: impl Fn(&str) -> bool) -> String {
+    let gives_up_at = Instant::now() + PATIENCE;
+    loop {
+        let status = profile.ok(&["status"]);
+        let guard = status.first().and_then(|status| status["guard"].as_str());
+        if let Some(guard) = guard.filter(|guard| is_wanted(guard)) {
+            return guard.to_owned();
+        }
+        assert!(Instant::now() < gives_up_at, "{status:?}");
+    }
+}
+
+/// One more relay joins by one seed. `receipts.rs` shows in virtual time that a minute is enough.
+fn all_learn_of_a_newcomer(fleet: &mut Fleet) {
+    fleet.add_relay(&[]);
+    let (newcomer, others) = fleet.relays.split_last().expect("relays");
+    answer(newcomer, &["status"], |it| it["reachable"]["is"] == true);
+    for other in others {
+        answer(other, &["why", &newcomer.peer], |it| it["known"] == true);
+    }
+}
+
+#[test] // §8.7, §8.3(10)
 fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
-    fleet.found_network();
+    fleet.found_network_with(&SHORTENED);
     for _ in 3..12 {
         fleet.add_relay(&[]);
     }
-    fleet.settle(12, "probe", PATIENCE);
+    for relay in &fleet.relays {
+        answer(relay, &["status"], |status| {
+            status["selectable"]["is"] == true && status["relays"] == 11
+        });
+    }
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     alice.must_send(&address, b"hello, stranger");
     assert_eq!(bob.receive(1, PATIENCE), [b"hello, stranger".to_vec()]);
+
+    all_learn_of_a_newcomer(&mut fleet);
+
+    let last = fleet.relays[12].peer.clone();
+    let all_facts = |fleet: &Fleet| -> Vec<[Value; 3]> {
+        let relays = fleet.relays.iter().take(12);
+        relays.map(|relay| facts(relay, &last)).collect()
+    };
+    let guards = [&alice, &bob].map(|profile| guard(profile, |_| true));
+    let before = all_facts(&fleet);
     fleet.relays.iter_mut().for_each(Relay::kill);
     fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
+    assert_eq!(all_facts(&fleet), before);
     alice.must_send(&address, b"still here");
     assert_eq!(bob.receive(1, PATIENCE), [b"still here".to_vec()]);
+    for (profile, before) in [&alice, &bob].into_iter().zip(&guards) {
+        guard(profile, |guard| guard == before);
+    }
 }

@@ -271,6 +271,11 @@ impl Fleet {
     /// All relays of now found a network, as docs/operating.md says: the file is one of `network new`
     /// that names them, except that private addresses are allowed.
     pub(crate) fn found_network(&mut self) {
+        self.found_network_with(&[]);
+    }
+
+    /// The same, with these texts of the file in place of others.
+    pub(crate) fn found_network_with(&mut self, changes: &[[&str; 2]]) {
         let file = self.path("founders.toml");
         let mut new = Command::new(binaries().join("umbel-relay"));
         new.args(["network", "new", "--name", "test", "--out"]);
@@ -279,8 +284,12 @@ impl Fleet {
         let made = new.output().expect("umbel-relay runs");
         assert!(made.status.success(), "{made:?}");
         let text = std::fs::read_to_string(&file).expect("the file");
-        let allows = text.replace("_addresses = false", "_addresses = true");
+        let mut allows = text.replace("_addresses = false", "_addresses = true");
         assert_ne!(allows, text);
+        for [from, to] in changes {
+            assert!(allows.contains(from), "{from} in {allows}");
+            allows = allows.replace(from, to);
+        }
         std::fs::write(&file, &allows).expect("the file");
         for relay in &mut self.relays {
             assert_eq!(relay.stop(), Some(0));
