@@ -1,5 +1,7 @@
 //! A client whose guard keeps relays from it: other sources have them (docs/protocol.md §8.3(9)).
 
+use std::net::SocketAddr;
+
 use umbel_client::core::{Notice, Warning};
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::{Duration, WallTime};
@@ -95,6 +97,32 @@ fn by_one_sources_word_no_relay_is_drawn() {
     assert!(!has_guards(&world));
     others().for_each(|relay| world.restart_relay(relay));
     world.expect_within(Duration::from_secs(300), has_guards);
+}
+
+/// Whether Alice, a newcomer, is told that her seed is elsewhere than it says; her status agrees.
+fn is_told_where_its_seed_is(mut world: World) -> bool {
+    let (seed, ip) = (world.all_relays()[0].id, world.all_relays()[0].address.ip());
+    world = world.relays(5).clients(1);
+    world.run_for(Duration::from_secs(60));
+    let told = Notice::Warning(Warning::SeedElsewhere { seed, ip });
+    let is_told = world.has_notice(ALICE, |notice| *notice == told);
+    let core = world.client(ALICE).core();
+    let shown = core.map(|core| core.status().seeds_elsewhere);
+    let expected = is_told.then_some((seed, ip)).into_iter().collect();
+    assert_eq!(shown, Some(expected));
+    is_told
+}
+
+#[test] // §8.2(3)
+fn a_newcomer_is_told_of_a_seed_that_is_not_where_it_says() {
+    let world_with = |advertised: Option<SocketAddr>| {
+        let mut world = World::new(14);
+        world.add_relay_as(|relay| relay.advertised = advertised.map(|it| vec![it]));
+        world
+    };
+    let elsewhere = SocketAddr::from(([127, 0, 0, 9], 10_000));
+    assert!(is_told_where_its_seed_is(world_with(Some(elsewhere))));
+    assert!(!is_told_where_its_seed_is(world_with(None)));
 }
 
 #[test] // §8.3(9b)

@@ -1,6 +1,8 @@
 //! Shared by all commands: output, the profile, and interruption.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -432,6 +434,14 @@ fn progress_text(notice: &Notice) -> Option<String> {
 pub(super) const GUARDS_HIDE_TEXT: &str = "no guard tells this client of many relays that others know: they may work together against \
     you, or were cut off from the network; if it stays so for a day, make a new profile with seeds that you trust";
 
+/// Why a seed is no help, and what helps.
+pub(super) fn seed_elsewhere_text(seed: impl Display, ip: IpAddr) -> String {
+    format!(
+        "the seed {seed} was reached at {ip}, which it does not advertise, so the relays that it lists don't count: tell whoever \
+         runs it to advertise that address, too, or add another seed with `umbel seed add`"
+    )
+}
+
 fn warning_text(warning: &Warning) -> String {
     match warning {
         Warning::Clock { seconds } => {
@@ -481,6 +491,7 @@ fn warning_text(warning: &Warning) -> String {
              running, which tries again, and see `umbel status`",
             output::printable(inbox)
         ),
+        Warning::SeedElsewhere { seed, ip } => seed_elsewhere_text(seed, *ip),
         Warning::Store(fault) => fault.to_string(),
         Warning::OtherParameters => "a relay runs this network with other parameters: compare the file that this profile was made \
              with and the network's file; if they differ, make a profile with the right one"

@@ -1,13 +1,16 @@
 //! `umbel status`: shows the profile's state at once, after a brief attempt to reach the network.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Contact, Notice, OutboxEntry, Status};
 use umbel_client::{Client, Reach};
+use umbel_proto::ids::RelayId;
 use umbel_proto::time::Duration;
 
 use super::failure::Failure;
-use super::session::{GUARDS_HIDE_TEXT, Session};
+use super::session::{GUARDS_HIDE_TEXT, Session, seed_elsewhere_text};
 use super::view::{DISPUTED_HINT, DISPUTED_TEXT};
 use super::{inbox, output};
 
@@ -36,6 +39,7 @@ struct Line<'a> {
     since: Option<String>,
     relays: usize,
     seeds_disagree: bool,
+    seeds_elsewhere: Vec<SeedElsewhere>,
     guard: Option<String>,
     guards: usize,
     guards_set_aside: usize,
@@ -46,6 +50,12 @@ struct Line<'a> {
     outbox: Vec<Outgoing>,
     inboxes: Vec<Inbox<'a>>,
     online: bool,
+}
+
+#[derive(Serialize)]
+struct SeedElsewhere {
+    seed: String,
+    ip: IpAddr,
 }
 
 #[derive(Serialize)]
@@ -146,6 +156,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         since,
         relays: status.relays,
         seeds_disagree: status.seeds_disagree,
+        seeds_elsewhere: seeds_elsewhere(&status.seeds_elsewhere),
         guard: status.guard.map(|relay| relay.to_string()),
         guards: status.guards,
         guards_set_aside: status.guards_set_aside,
@@ -164,6 +175,14 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     }
     inbox::warn_of_unpublished(session, &status.inboxes, None);
     Ok(())
+}
+
+fn seeds_elsewhere(seeds: &[(RelayId, IpAddr)]) -> Vec<SeedElsewhere> {
+    let shown = seeds.iter().map(|&(seed, ip)| SeedElsewhere {
+        seed: seed.to_string(),
+        ip,
+    });
+    shown.collect()
 }
 
 /// The messages that `umbel outbox list` lists: one that enough relays hold counts as sent.
@@ -253,6 +272,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     session.line(&format!("  {}", name_words(line)))?;
     if line.seeds_disagree {
         session.line(&format!("  {DISPUTED_TEXT}: {DISPUTED_HINT}"))?;
+    }
+    for SeedElsewhere { seed, ip } in &line.seeds_elsewhere {
+        session.line(&format!("  {}", seed_elsewhere_text(seed, *ip)))?;
     }
     session.line(&format!("guard     {}", guard_words(line)))?;
     if let Some(words) = set_aside_words(line.guards_set_aside, line.l2_set_aside) {

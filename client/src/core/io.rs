@@ -2,7 +2,7 @@
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
@@ -316,6 +316,14 @@ pub enum Warning {
     },
     /// All guards in use said nothing of many relays that others know. None is replaced.
     AllGuardsHide,
+    /// A seed was reached where its descriptor does not say that it is, so that what it lists counts
+    /// for nothing (docs/protocol.md §8.2(3)).
+    SeedElsewhere {
+        /// Which seed.
+        seed: RelayId,
+        /// Where it was reached.
+        ip: IpAddr,
+    },
 }
 
 impl From<path::Warning> for Warning {
@@ -518,6 +526,8 @@ pub struct Status {
     pub guards_set_aside: usize,
     /// Whether all guards in use keep many relays from this client.
     pub do_guards_hide: bool,
+    /// Seeds that were reached at IPs that they don't advertise, and where.
+    pub seeds_elsewhere: Vec<(RelayId, IpAddr)>,
     /// How many second hops are set aside, since they refused too much.
     pub l2_set_aside: usize,
     /// Whether the third hop of each path is kept for hours, too.

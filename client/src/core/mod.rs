@@ -29,6 +29,7 @@ mod testing;
 mod tests;
 mod wake;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::CryptoRng;
@@ -380,6 +381,7 @@ impl Core {
             seeds_disagree: self.sync.is_disputed(),
             guards_set_aside: self.pool.paths.guards.set_aside_count(),
             do_guards_hide: self.sync.are_guards_hiding(),
+            seeds_elsewhere: self.sync.seeds_elsewhere(),
             l2_set_aside: self.pool.paths.layer2.set_aside_count(),
             has_full_vanguards: self.pool.paths.layer3.is_on(),
             circuits: self.pool.built_count(),
@@ -562,6 +564,14 @@ impl Core {
         }
     }
 
+    /// Where a relay that is linked to is, if its descriptor doesn't say so.
+    fn elsewhere(&self, relay: RelayId) -> Option<IpAddr> {
+        let known = self.shared.book.view().get(&relay)?;
+        let ip = self.pool.links.remote(relay)?.ip().to_canonical();
+        let linked = Source::linked(&self.shared.network, known, ip);
+        linked.is_none().then_some(ip)
+    }
+
     /// Takes what a source of the view passed on; returns what it lists, if that was all.
     ///
     /// # Errors
@@ -584,6 +594,11 @@ impl Core {
                 self.sync.handle_news(now, relay);
             }
             self.shared.handle_listing(&teller, listing);
+            if received.isolation.is_direct() {
+                let elsewhere = self.elsewhere(listing.source);
+                let mut cx = self.shared.context(Moment { now, wall }, rng);
+                self.sync.handle_place(&mut cx, listing.source, elsewhere);
+            }
         }
         Ok(received.listing.map(|listing| (teller.source, listing)))
     }

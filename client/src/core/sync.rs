@@ -9,6 +9,7 @@ mod round;
 mod sources;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use umbel_proto::chance::{Backoff, between, make_room};
@@ -55,6 +56,8 @@ pub(super) struct Sync {
     last_serial: u64,
     /// Peers that broke a rule, and until when they are not asked again.
     resting: BTreeMap<RelayId, Backoff>,
+    /// Seeds that were reached at IPs that they don't advertise: the user was told.
+    elsewhere: BTreeMap<RelayId, IpAddr>,
     next_at: Instant,
     backoff: Backoff,
     /// When the last one ended in order.
@@ -117,6 +120,7 @@ impl Sync {
             is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             next_at: Instant::from_micros(0),
             backoff: Backoff::new(),
             ended_at: Instant::from_micros(0),
@@ -252,6 +256,31 @@ impl Sync {
             running.news_at = now;
         }
         self.sources.handle_news(relay);
+    }
+
+    /// A relay that is linked to is where its descriptor says, or else at this IP: then what it lists
+    /// doesn't count (§8.2(3)). Of a seed the user is told: a newcomer may wait for another.
+    pub(super) fn handle_place(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        elsewhere: Option<IpAddr>,
+    ) {
+        let Some(ip) = elsewhere.filter(|_| self.round.is_seed(relay)) else {
+            self.elsewhere.remove(&relay);
+            return;
+        };
+        if self.elsewhere.insert(relay, ip).is_none() {
+            cx.warn(Warning::SeedElsewhere { seed: relay, ip });
+        }
+    }
+
+    /// Seeds that are not where they say, with where they were reached.
+    pub(super) fn seeds_elsewhere(&self) -> Vec<(RelayId, IpAddr)> {
+        let elsewhere = self.elsewhere.iter().map(|(&seed, &ip)| (seed, ip));
+        elsewhere
+            .filter(|&(seed, _)| self.round.is_seed(seed))
+            .collect()
     }
 
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether seeds

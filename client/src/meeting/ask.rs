@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Notice, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 13;
+const VERSION: u8 = 14;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T>
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use umbel_proto::crypto::kdf::sha256;
     use umbel_proto::ids::RelayId;
     use umbel_proto::inbox::address::InboxIdentity;
@@ -172,6 +174,7 @@ mod tests {
             seeds_disagree: true,
             guards_set_aside: 1,
             do_guards_hide: true,
+            seeds_elsewhere: vec![(RelayId([2; 32]), Ipv4Addr::LOCALHOST.into())],
             l2_set_aside: 2,
             has_full_vanguards: true,
             circuits: 10,
@@ -198,8 +201,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            13,
-            "1badeb2cd9cccb87a1c866972a1717dd0238ce2f58f0ebd979da6518ceb960c3".to_owned(),
+            14,
+            "085d08a737587811adc69538c74b1656805fa49196451415e07ecc5ecadf8872".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -276,6 +279,10 @@ mod tests {
             Warning::SeedsDisagree,
             Warning::NotFound { inbox: inbox() },
             Warning::AllGuardsHide,
+            Warning::SeedElsewhere {
+                seed: relay,
+                ip: Ipv4Addr::LOCALHOST.into(),
+            },
         ]);
         check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
         check_numbers(&[
