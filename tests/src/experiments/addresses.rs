@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use rand::rngs::ChaCha20Rng;
+use rand::seq::SliceRandom;
 use umbel_proto::network::{AsMap, AsNumber};
 
 /// The /24s that an AS announces, those of one /16 together.
@@ -23,4 +25,11 @@ pub(super) fn announced() -> BTreeMap<AsNumber, Announced> {
     }
     found.retain(|_, of_as| of_as.values().map(Vec::len).sum::<usize>() >= 8);
     found
+}
+
+/// The same, in an order drawn at random.
+pub(super) fn announced_at_random(rng: &mut ChaCha20Rng) -> Vec<(AsNumber, Announced)> {
+    let mut announced: Vec<_> = announced().into_iter().collect();
+    announced.shuffle(rng);
+    announced
 }

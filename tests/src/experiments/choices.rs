@@ -63,6 +63,13 @@ impl Choices {
         Self::default()
     }
 
+    /// The same, with full vanguards.
+    pub fn with_full_vanguards() -> Self {
+        let mut choices = Self::new();
+        choices.paths.turn_full_vanguards(true);
+        choices
+    }
+
     /// It is this time: what has had its time is dropped, and what is missing is drawn. The guard
     /// that is used from now on.
     pub fn refresh(

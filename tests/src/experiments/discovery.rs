@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::ids::RelayId;
-use umbel_proto::network::{AsMap, AsNumber, Params};
+use umbel_proto::network::{AsMap, Params};
 use umbel_proto::time::{Duration, WallTime};
 
-use super::addresses::{Announced, announced};
+use super::addresses::announced_at_random;
 use super::choices::{Choices, KnownRelays};
 use super::relays::{Relay, WALL, at_random, candidates, honest, network};
 use super::times::{quantile, rising};
@@ -80,8 +79,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn of(plan: &Plan, known: &mut KnownRelays, rng: &mut ChaCha20Rng) -> Self {
-        let mut choices = Choices::new();
+    fn of(plan: &Plan, known: &KnownRelays, mut choices: Choices, rng: &mut ChaCha20Rng) -> Self {
         let mut wall = WALL;
         choices.refresh(known, wall, rng);
         let holders = choices.holders(known, wall, rng).to_vec();
@@ -117,6 +115,14 @@ impl Trace {
             .map(|&(day, _)| day)
     }
 
+    /// When a middle was hostile for the first time, which sees an L2.
+    fn middle_hostile(&self, hostile: &BTreeSet<RelayId>) -> Option<f64> {
+        let mut circuits = self.circuits.iter();
+        circuits
+            .find(|(_, [_, _, middle])| hostile.contains(middle))
+            .map(|&(day, _)| day)
+    }
+
     /// How many circuits it takes until each L2 of the start that is used was next to a hostile
     /// middle, or is hostile.
     fn layer2_known(&self, hostile: &BTreeSet<RelayId>) -> Option<usize> {
@@ -145,6 +151,23 @@ struct Seen {
     known: Vec<f64>,
 }
 
+/// What is asked of all clients, about several choices of hostile relays with this share of draws.
+fn over<T>(
+    plan: &Plan,
+    (share, relays): (f64, &[Relay]),
+    traces: &[Trace],
+    ask: impl Fn(&Trace, &BTreeSet<RelayId>) -> T,
+    rng: &mut ChaCha20Rng,
+) -> Vec<T> {
+    let candidates = candidates(relays);
+    let mut answers = Vec::new();
+    for _ in 0..plan.choices {
+        let hostile = at_random(share, &candidates, rng);
+        answers.extend(traces.iter().map(|trace| ask(trace, &hostile)));
+    }
+    answers
+}
+
 fn seen(
     plan: &Plan,
     share: f64,
@@ -152,23 +175,49 @@ fn seen(
     traces: &[Trace],
     rng: &mut ChaCha20Rng,
 ) -> Seen {
-    let candidates = candidates(relays);
-    let mut seen = Seen {
-        share,
-        found: Vec::new(),
-        known: Vec::new(),
+    let ask = |trace: &Trace, hostile: &BTreeSet<RelayId>| {
+        let found = trace.guard_found(hostile);
+        let known = trace.layer2_known(hostile);
+        let known = known.map(|circuits| circuits as f64 + 1.0);
+        (
+            found.unwrap_or(f64::INFINITY),
+            known.unwrap_or(f64::INFINITY),
+        )
     };
-    for _ in 0..plan.choices {
-        let hostile = at_random(share, &candidates, rng);
-        for trace in traces {
-            let found = trace.guard_found(&hostile);
-            seen.found.push(found.unwrap_or(f64::INFINITY));
-            let known = trace.layer2_known(&hostile);
-            let known = known.map(|circuits| circuits as f64 + 1.0);
-            seen.known.push(known.unwrap_or(f64::INFINITY));
-        }
+    let (found, known) = over(plan, (share, relays), traces, ask, rng)
+        .into_iter()
+        .unzip();
+    Seen {
+        share,
+        found,
+        known,
     }
-    seen
+}
+
+/// Hours until a middle was hostile; infinite where none was.
+struct Middles {
+    share: f64,
+    usual: Vec<f64>,
+    full: Vec<f64>,
+}
+
+/// For clients as they are, and for others with full vanguards.
+fn middles(
+    plan: &Plan,
+    share: f64,
+    relays: &[Relay],
+    [usual, full]: [&[Trace]; 2],
+    rng: &mut ChaCha20Rng,
+) -> Middles {
+    let hours = |trace: &Trace, hostile: &BTreeSet<RelayId>| {
+        let day = trace.middle_hostile(hostile);
+        day.map_or(f64::INFINITY, |day| day * 24.0)
+    };
+    Middles {
+        share,
+        usual: over(plan, (share, relays), usual, hours, rng),
+        full: over(plan, (share, relays), full, hours, rng),
+    }
 }
 
 /// How long an L2 is kept, in the mean: the greater of two uniform draws.
@@ -191,30 +240,39 @@ fn run(scale: Scale, seed: u64) -> Page {
         Scale::Whole => WHOLE,
     };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut announced: Vec<(AsNumber, Announced)> = announced().into_iter().collect();
-    announced.shuffle(&mut rng);
+    let announced = announced_at_random(&mut rng);
     let relays = honest((plan.relays, plan.ases), &announced, &mut rng);
     let rows = relays.iter().map(Relay::row).collect();
-    let known = &mut KnownRelays::new(network(AsMap::NEWEST), rows, WALL);
+    let known = &KnownRelays::new(network(AsMap::NEWEST), rows, WALL);
     let traces: Vec<Trace> = (0..plan.clients)
-        .map(|_| Trace::of(&plan, known, &mut rng))
+        .map(|_| Trace::of(&plan, known, Choices::new(), &mut rng))
         .collect();
     let all: Vec<Seen> = plan
         .shares
         .iter()
         .map(|&share| seen(&plan, share, &relays, &traces, &mut rng))
         .collect();
-    page(&plan, &all)
+    let full: Vec<Trace> = (0..plan.clients)
+        .map(|_| Trace::of(&plan, known, Choices::with_full_vanguards(), &mut rng))
+        .collect();
+    let middles: Vec<Middles> = plan
+        .shares
+        .iter()
+        .map(|&share| middles(&plan, share, &relays, [&traces, &full], &mut rng))
+        .collect();
+    page(&plan, &all, &middles)
 }
 
 fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5).unwrap_or(f64::INFINITY)
 }
 
+/// Full vanguards are to put a hostile middle off by so much.
+const LATER_MIN: f64 = 20.0;
 /// What is drawn for less, days.
 const LEAST: f64 = 0.01;
 
-fn page(plan: &Plan, all: &[Seen]) -> Page {
+fn page(plan: &Plan, all: &[Seen], middles: &[Middles]) -> Page {
     let line = |seen: &Seen| {
         let mut line = rising(
             &format!("{} of all draws", percent(seen.share)),
@@ -224,10 +282,12 @@ fn page(plan: &Plan, all: &[Seen]) -> Page {
         line.points.retain(|point| point.0.is_finite());
         line
     };
+    let mut findings = findings(plan, all);
+    findings.push(of_full_vanguards(middles));
     Page {
         method: method(plan),
-        findings: findings(plan, all),
-        tables: vec![guards(all), layer2(all)],
+        findings,
+        tables: vec![guards(all), layer2(all), first_middles(middles)],
         plot: Plot {
             title: "Guards that are found".to_owned(),
             x: "days of the attack".to_owned(),
@@ -297,6 +357,18 @@ fn findings(plan: &Plan, all: &[Seen]) -> Vec<Finding> {
     ]
 }
 
+fn of_full_vanguards(middles: &[Middles]) -> Finding {
+    let of_five = middles.iter().find(|it| it.share == 0.05);
+    let [usual, full] = of_five.map_or([0.0; 2], |it| [median(&it.usual), median(&it.full)]);
+    Finding::new(
+        format!(
+            "At 5 %, half of the owners have a hostile middle, which sees an L2, only after {LATER_MIN:.0} times as long with full vanguards, or more"
+        ),
+        format!("{usual:.2} h; {full:.1} h with full vanguards"),
+        full >= LATER_MIN * usual,
+    )
+}
+
 fn days(days: f64) -> String {
     match days.is_finite() {
         true => format!("{days:.1}"),
@@ -350,6 +422,36 @@ fn layer2(all: &[Seen]) -> Table {
     }
 }
 
+fn first_middles(middles: &[Middles]) -> Table {
+    let head = [
+        "hostile share of draws",
+        "half",
+        "with full vanguards: 10 %",
+        "half",
+        "90 %",
+    ];
+    let row = |it: &Middles| {
+        let at = |hours: &[f64], part| match quantile(hours, part) {
+            Some(hours) if hours.is_finite() => format!("{hours:.1}"),
+            _ => "longer".to_owned(),
+        };
+        vec![
+            percent(it.share),
+            at(&it.usual, 0.5),
+            at(&it.full, 0.1),
+            at(&it.full, 0.5),
+            at(&it.full, 0.9),
+        ]
+    };
+    Table {
+        title:
+            "Hours until a hostile relay is a middle, and sees an L2, of this part of the owners"
+                .to_owned(),
+        head: head.map(str::to_owned).into(),
+        rows: middles.iter().map(row).collect(),
+    }
+}
+
 fn method(plan: &Plan) -> String {
     format!(
         "{} clients in a network of {} relays, placed as for [sybil](sybil.md), choose guards, L2 relays and middles by the production code \
@@ -359,8 +461,9 @@ fn method(plan: &Plan) -> String {
          a hostile middle behind it, or when it is hostile itself.\n\n\
          The formula: P(found) = 1 - (1 - f)^n after n draws of L2 relays: {} when the attack begins, and then one for each {:.1} days that one \
          is kept, in the mean (the greater of two draws of 1 to 12 days).\n\n\
-         Owners build three-hop circuits to a terminal, as everybody does; the longer ones of Tor's full vanguards are not measured \
-         here. To know a guard is not to know its client: that takes the guard itself, or someone who watches it. A guard that is hostile \
+         As many clients more do the same with full vanguards (protocol.md §6.4(18)): their middles are eight relays, each kept for \
+         1 to 48 hours. Their circuits are no longer than others'; those of Tor's full vanguards, which are, are not measured here.\n\n\
+         To know a guard is not to know its client: that takes the guard itself, or someone who watches it. A guard that is hostile \
          from the start is not counted ([year](year.md) counts it).",
         plan.clients,
         plan.relays,

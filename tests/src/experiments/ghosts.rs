@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Unverified;
@@ -15,7 +15,7 @@ use umbel_proto::limits::{VIEW_RELAYS_MAX, VIEW_SLACK};
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
-use super::addresses::{Announced, announced};
+use super::addresses::{Announced, announced_at_random};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -262,8 +262,7 @@ fn run(scale: Scale, seed: u64) -> Page {
         Scale::Whole => WHOLE,
     };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut announced: Vec<_> = announced().into_iter().collect();
-    announced.shuffle(&mut rng);
+    let announced = announced_at_random(&mut rng);
     let outcomes: Vec<_> = COLLUDERS
         .into_iter()
         .map(|colluders| outcome(&plan, colluders, &announced, &mut rng))

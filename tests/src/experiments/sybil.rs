@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::directory::choice::{self, Candidates, Exclude};
 use umbel_proto::directory::descriptor::Unverified;
@@ -12,7 +11,7 @@ use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::network::{AsMap, AsNumber, Network};
 use umbel_proto::time::Epoch;
 
-use super::addresses::{Announced, announced};
+use super::addresses::{Announced, announced_at_random};
 use super::relays::{self, MACHINE, Relay, WALL, honest, ids, share_of};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
@@ -97,8 +96,7 @@ fn run(scale: Scale, seed: u64) -> Page {
         Scale::Whole => WHOLE,
     };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut announced: Vec<(AsNumber, Announced)> = announced().into_iter().collect();
-    announced.shuffle(&mut rng);
+    let mut announced = announced_at_random(&mut rng);
     let honest = honest((plan.honest, plan.honest_ases), &announced, &mut rng);
     // Whoever rents for this looks for hosters with many prefixes.
     announced.sort_by_key(|(_, of_as)| std::cmp::Reverse(of_as.len()));

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::ids::RelayId;
-use umbel_proto::network::{AsMap, AsNumber, Params};
+use umbel_proto::network::{AsMap, Params};
 use umbel_proto::time::Duration;
 
-use super::addresses::{Announced, announced};
+use super::addresses::announced_at_random;
 use super::choices::{Choices, KnownRelays};
 use super::relays::{Relay, WALL, at_random, candidates, honest, network, share_of};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
@@ -221,8 +220,7 @@ fn run(scale: Scale, seed: u64) -> Page {
         Scale::Whole => WHOLE,
     };
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut announced: Vec<(AsNumber, Announced)> = announced().into_iter().collect();
-    announced.shuffle(&mut rng);
+    let announced = announced_at_random(&mut rng);
     let relays = honest((plan.relays, plan.ases), &announced, &mut rng);
     let mut all = Vec::new();
     for life in LIVES {
