@@ -193,6 +193,30 @@ fn a_turn_that_was_cut_short_is_gone_on_with_at_the_next_start() {
     }
 }
 
+#[test] // §9.4(3), §9.4(5)
+fn after_weeks_away_a_command_of_seconds_makes_an_inbox_findable() {
+    for seed in 690..702 {
+        let mut world = default_world(seed);
+        create(&mut world, 0);
+        world.run_for(MINUTE);
+        end(&mut world);
+        for _ in 0..2 {
+            world.skip(DAY * 15);
+            world.run_for(MINUTE);
+            world.restart_client(OWNER);
+            world.run_for(Duration::from_secs(12));
+            let now = world.wall().epoch();
+            let disks = world.all_relays().iter().map(|relay| &relay.disk);
+            let kept = disks.flat_map(|disk| disk.inbox_descriptors());
+            let kept = kept.filter(|it| outside(it).0 == now).count();
+            assert!(kept > 3, "seed {seed}: {kept} positions have it");
+            let core = world.client(OWNER).core().expect("it runs");
+            assert_eq!(core.status().inboxes[0].missing_since, None);
+            end(&mut world);
+        }
+    }
+}
+
 #[test] // §9.3(6)
 fn revisions_link_no_two_epochs_and_count_nothing() {
     let mut world = default_world(604);

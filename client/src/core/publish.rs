@@ -226,10 +226,11 @@ impl Publications {
         epochs_at(cx.wall).filter_map(due).min()
     }
 
-    /// Begins to publish this epoch's descriptor, since it is its turn; in haste if the client may
+    /// Begins to publish this epoch's descriptor, unless that is under way; in haste if the client may
     /// end within seconds.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, epoch: Epoch, is_hasty: bool) {
-        if let Some(publication) = self.by_epoch.get_mut(&epoch) {
+        let publication = self.by_epoch.get_mut(&epoch);
+        if let Some(publication) = publication.filter(|it| it.begun.is_none()) {
             publication.begin(cx, if is_hasty { Pace::Hasty } else { Pace::Usual });
         }
     }
@@ -335,7 +336,7 @@ impl Publications {
     /// however many of them took it.
     pub(super) fn posted(&self, epoch: Epoch) -> Option<u64> {
         let publication = self.by_epoch.get(&epoch)?;
-        let is_out = !publication.is_outdated && publication.begun.is_none();
+        let is_out = publication.revision != 0 && publication.is_offered();
         is_out.then_some(publication.revision)
     }
 
@@ -461,6 +462,17 @@ impl Publication {
         self.begun = None;
         self.is_outdated = false;
         self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
+    }
+
+    /// Whether each position has its revision or has failed to take it, or most have.
+    fn is_offered(&self) -> bool {
+        let has_answered = |(relay, posting): (&RelayId, &Posting)| {
+            posting.backoff.failures() > 0 || self.posted.contains(relay)
+        };
+        match self.begun {
+            None => !self.is_outdated,
+            Some(_) => self.postings.iter().all(has_answered),
+        }
     }
 
     /// Whether each position was asked in this run, and some have it.

@@ -372,6 +372,7 @@ impl Database {
 
     /// The user goes on although seeds disagree; whether they did.
     pub(crate) fn accept_view(&self) -> Result<bool, DatabaseError> {
+        self.check_writable()?;
         let accepted = self.connection.execute(
             "UPDATE meta SET value = ?2 WHERE name = ?1 AND value = ?3",
             params![
@@ -387,6 +388,7 @@ impl Database {
 
     /// The user chose whether clients have full vanguards, from their next start on.
     pub(crate) fn set_full_vanguards(&self, is_on: bool) -> Result<(), DatabaseError> {
+        self.check_writable()?;
         put_meta(&self.connection, FULL_VANGUARDS, &[u8::from(is_on)])
             .map(drop)
             .doing("note whether full vanguards are on")

@@ -384,6 +384,7 @@ fn where_nothing_can_be_written_a_database_is_read_as_it_is() {
         result.is_err_and(|error| error.fault() == StoreFault::DiskFull)
     };
     assert!(is_full(full.mark_read(1)) && is_full(full.delete(&[1], WallTime(1)).map(drop)));
+    assert!(is_full(full.set_full_vanguards(true)) && is_full(full.accept_view().map(drop)));
     assert!(full.apply(&[put_message(2)])[0].is_err());
     assert_eq!(files(), before, "nothing is made beside it");
     drop(full);

@@ -123,7 +123,9 @@ const fn remedy(fault: DescriptorFault) -> &'static str {
         | DescriptorFault::AddressRepeated => {
             "correct `advertise`: up to four addresses by which others can dial this relay, each once"
         }
-        DescriptorFault::Future | DescriptorFault::Dead => "check this machine's clock",
+        DescriptorFault::Future | DescriptorFault::Dead | DescriptorFault::ReceiptTime => {
+            "check this machine's clock"
+        }
         _ => "this is a fault of Umbel: report it",
     }
 }

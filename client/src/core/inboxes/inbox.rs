@@ -361,10 +361,11 @@ impl Inbox {
         }
     }
 
-    /// When the own look-up is due, if it is.
+    /// When the own look-up is due, if it is. What is not out yet, after an absence, or is on its way,
+    /// can't be missed.
     pub(super) fn look_due(&self, cx: &Context<'_>) -> Option<WallTime> {
         let due = self.sight.due(cx.wall, &cx.network.params);
-        due.filter(|_| self.is_published)
+        due.filter(|_| self.posted(cx).is_some())
     }
 
     /// Begins the own look-up, which is due.

@@ -46,7 +46,7 @@ pub(super) struct SightState {
 #[derive(Clone, Copy)]
 struct Look {
     begun_at: Instant,
-    /// The revision that most positions had when it began.
+    /// The revision that had been offered to the positions when it began.
     posted: Option<u64>,
     /// Lookups have forgotten the descriptor found before, so that it can't pass for what is there.
     is_asked: bool,
@@ -57,9 +57,9 @@ struct Look {
 /// What a look-up saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// This revision of this epoch's descriptor, or a later one than most positions had.
+    /// This revision of this epoch's descriptor: what was offered to the positions, or a later one.
     Found(Epoch, u64),
-    /// None, or an older one than most positions had.
+    /// None, or an older one, or another epoch's.
     Missed,
     /// It was no answer: no circuit could be built.
     Nothing,
@@ -120,7 +120,8 @@ impl Sight {
         self.hurried_at = Some(self.hurried_at.map_or(rested_at, |at| at.min(rested_at)));
     }
 
-    /// Goes on looking; what was seen, once it is. `posted` is what most positions have now.
+    /// Goes on looking; what was seen, once it is. `posted` is what has been offered to the positions by
+    /// now, if nothing newer is on its way.
     pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
@@ -201,7 +202,11 @@ impl Look {
         match found {
             Found::Known(epoch, descriptor) if is_old(*epoch, descriptor.revision) => Seen::Missed,
             Found::Known(epoch, descriptor) => Seen::Found(*epoch, descriptor.revision),
-            Found::Failed(DeferReason::NoDescriptor | DeferReason::NoDirectory) => Seen::Missed,
+            Found::Failed(DeferReason::NoDescriptor | DeferReason::NoDirectory)
+                if self.posted.is_some() =>
+            {
+                Seen::Missed
+            }
             Found::Failed(_) | Found::Pending => Seen::Nothing,
         }
     }
@@ -235,7 +240,7 @@ mod tests {
     }
 
     #[test] // §9.4(5)
-    fn what_is_older_than_most_positions_have_is_missed() {
+    fn what_is_older_than_what_was_offered_is_missed() {
         let epoch = NOW.epoch();
         let judge =
             |posted, found: &Found| Look::new(Instant::default(), posted).judge(epoch, found);
@@ -253,6 +258,8 @@ mod tests {
         assert_eq!(failed(DeferReason::NoDescriptor), Seen::Missed);
         assert_eq!(failed(DeferReason::NoDirectory), Seen::Missed);
         assert_eq!(failed(DeferReason::NoCircuit), Seen::Nothing);
+        let unpublished = Found::Failed(DeferReason::NoDescriptor);
+        assert_eq!(judge(None, &unpublished), Seen::Nothing, "it is on its way");
     }
 
     #[test] // §9.4(5)
