@@ -108,7 +108,7 @@ impl Shown {
 }
 
 /// Why a descriptor was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotLearned {
     /// The rule that it breaks.
     Fault(DescriptorFault),
@@ -118,17 +118,15 @@ pub enum NotLearned {
     TooSoon,
     /// It was turned away before (§8.2(9), §8.2(10)).
     TurnedAway,
-    /// Another relay is at one of its addresses (§8.2(10)).
-    AddressTaken {
-        /// Its signatures were checked, so that it could be remembered as turned away.
-        is_checked: bool,
-    },
+    /// Another relay is at one of its addresses (§8.2(10)). If it is good and vouched for, it is
+    /// remembered as turned away.
+    AddressTaken(Option<Box<VerifiedDescriptor>>),
 }
 
 impl NotLearned {
     /// Whether whoever passed it on broke a rule: a signature is wrong that every node checks before
     /// it passes a descriptor on (§8.3(6)).
-    pub const fn is_forged(self) -> bool {
+    pub const fn is_forged(&self) -> bool {
         matches!(
             self,
             Self::Fault(DescriptorFault::Signature | DescriptorFault::ReceiptSignature)
@@ -266,7 +264,7 @@ impl Book {
             return Ok(learned);
         }
         match self.refusal(network, wall, &unverified) {
-            Some(NotLearned::AddressTaken { .. }) => {
+            Some(NotLearned::AddressTaken(_)) => {
                 return Err(self.turn_away(network, wall, unverified));
             }
             Some(refusal) => return Err(refusal),
@@ -315,12 +313,12 @@ impl Book {
         unverified: Unverified,
     ) -> NotLearned {
         if !self.may_admit(unverified.claims(), network, wall) {
-            return NotLearned::AddressTaken { is_checked: false };
+            return NotLearned::AddressTaken(None);
         }
         match unverified.verify(network, wall) {
             Ok(descriptor) => {
                 self.view.turn_away(&descriptor, network, wall);
-                NotLearned::AddressTaken { is_checked: true }
+                NotLearned::AddressTaken(Some(Box::new(descriptor)))
             }
             Err(fault) => NotLearned::Fault(fault),
         }
@@ -342,7 +340,7 @@ impl Book {
             return Some(NotLearned::TooSoon);
         }
         if !self.view.are_free(claims, network, wall) {
-            return Some(NotLearned::AddressTaken { is_checked: false });
+            return Some(NotLearned::AddressTaken(None));
         }
         let is_admitted = self.may_admit(claims, network, wall);
         (!is_admitted).then_some(NotLearned::Unvouched)

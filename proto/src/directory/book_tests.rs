@@ -406,11 +406,12 @@ fn who_comes_to_a_held_address_is_remembered_if_it_is_vouched_for() {
     };
     assert_eq!(learn(&at(1, 10)), Ok(Inserted::New));
     let (second, invented) = (at(2, 10), at(3, 40));
-    let taken = |is_checked| Err(NotLearned::AddressTaken { is_checked });
-    assert_eq!(learn(&second), taken(true));
+    let believed = |by: &TestRelay| by.unverified().believed();
+    let taken = |by: &TestRelay| Err(NotLearned::AddressTaken(Some(Box::new(believed(by)))));
+    assert_eq!(learn(&second), taken(&second));
     assert_eq!(learn(&second), Err(NotLearned::TurnedAway), "it is known");
     for _ in 0..2 {
-        assert_eq!(learn(&invented), taken(false));
+        assert_eq!(learn(&invented), Err(NotLearned::AddressTaken(None)));
     }
     let mut forged = at(4, 10).bytes();
     *forged.last_mut().unwrap() ^= 1;

@@ -322,6 +322,7 @@ fn a_peer_that_passes_on_what_is_forged_leaves_and_is_heard_no_more() {
             covered: IdRange::ALL.until(),
             descriptors: descriptors.collect(),
             wanted: Vec::new(),
+            refused: Vec::new(),
         };
         DirectoryReply::Sync(reconcile::SyncReply::Page(page))
     };

@@ -60,7 +60,7 @@ pub struct Listing {
     pub source: RelayId,
     /// What the view had, by [`Book::mark`](super::Book::mark).
     pub mark: Mark,
-    /// Of which the source had nothing as new.
+    /// Of which the source had nothing as new, or nothing but what it has turned away.
     pub lacking: BTreeSet<RelayId>,
 }
 

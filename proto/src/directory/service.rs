@@ -228,6 +228,7 @@ mod tests {
                 covered: IdRange::ALL.until(),
                 descriptors,
                 wanted: Vec::new(),
+                refused: Vec::new(),
             };
             DirectoryReply::decode(&DirectoryReply::Sync(SyncReply::Page(reply)).encode())
         };

@@ -5,6 +5,7 @@
 //! descriptor leaves only when it is dead, or is evicted from a full view (§8.2(9)), and never because
 //! another node lacks it.
 
+use core::cmp::Ordering;
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -308,6 +309,7 @@ impl NetView {
                 entry.age = entry.age.seen_again(age.first_seen, has_moved);
                 self.leave(&before);
                 self.settle(&descriptor);
+                self.turned_away.remove(&descriptor.relay);
                 self.forget_fingerprints();
                 return Inserted::Newer;
             }
@@ -437,7 +439,15 @@ impl NetView {
     /// The newest descriptor of this relay that the view has or has turned away.
     pub fn heard_of(&self, relay: &RelayId) -> Option<Version> {
         let held = self.get(relay).map(VerifiedDescriptor::version);
-        held.or_else(|| self.turned_away.version(relay))
+        held.max(self.turned_away.version(relay))
+    }
+
+    /// Whether this version, or a newer one, was turned away since another relay holds an address of
+    /// it, and the view has none as new.
+    pub(super) fn has_refused(&self, relay: &RelayId, version: Version) -> bool {
+        let refused = self.turned_away.refused(relay);
+        let held = self.get(relay).map(VerifiedDescriptor::version);
+        held < Some(version) && refused >= Some(version)
     }
 
     /// The same of all relays whose ids are in this range, in order.
@@ -446,14 +456,15 @@ impl NetView {
         let mut held = held.peekable();
         let mut turned_away = self.turned_away.in_range(range).peekable();
         core::iter::from_fn(move || {
-            let next = turned_away.peek();
-            let is_held_next = held
-                .peek()
-                .is_some_and(|(held, _)| next.is_none_or(|(relay, _)| held < relay));
-            if is_held_next {
-                held.next()
-            } else {
-                turned_away.next()
+            let order = match (held.peek(), turned_away.peek()) {
+                (Some((held, _)), Some((other, _))) => held.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            match order {
+                Ordering::Less => held.next(),
+                Ordering::Greater => turned_away.next(),
+                Ordering::Equal => held.next().max(turned_away.next()),
             }
         })
     }
@@ -754,10 +765,16 @@ impl NetView {
     pub(super) fn remember(&mut self, descriptor: &VerifiedDescriptor) {
         self.turned_away.add(descriptor, Reason::Full);
     }
+
+    /// Another relay holds the address of this one.
+    pub(super) fn refuse(&mut self, descriptor: &VerifiedDescriptor) {
+        let reason = Reason::AddressTaken(descriptor.address());
+        self.turned_away.add(descriptor, reason);
+    }
 }
 
 /// A v4 address, however it is written.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

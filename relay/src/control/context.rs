@@ -121,6 +121,8 @@ pub(super) enum Signal {
     Learned(Vec<u8>),
     /// It was another relay's.
     Taken(RelayId),
+    /// A descriptor is remembered as turned away: another relay is at one of its addresses.
+    TurnedAway(Box<VerifiedDescriptor>),
     /// A peer sent a descriptor of this relay.
     OwnSeen(Box<Unverified>),
 }
@@ -220,15 +222,15 @@ impl Context<'_> {
                 self.signal(Signal::ReconcileSoon);
                 Heard::Cheap
             }
-            Err(
-                NotLearned::TooSoon
-                | NotLearned::TurnedAway
-                | NotLearned::AddressTaken { is_checked: false },
-            ) => Heard::Cheap,
-            Err(fault) if fault.is_forged() => Heard::Forged,
-            Err(NotLearned::Fault(_) | NotLearned::AddressTaken { is_checked: true }) => {
+            Err(NotLearned::TooSoon | NotLearned::TurnedAway | NotLearned::AddressTaken(None)) => {
+                Heard::Cheap
+            }
+            Err(NotLearned::AddressTaken(Some(descriptor))) => {
+                self.signal(Signal::TurnedAway(descriptor));
                 Heard::Checked
             }
+            Err(fault) if fault.is_forged() => Heard::Forged,
+            Err(NotLearned::Fault(_)) => Heard::Checked,
         }
     }
 

@@ -571,6 +571,7 @@ impl Control {
             Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
             Signal::Taken(relay) => self.spot.handle_taken(&mut cx, relay),
+            Signal::TurnedAway(descriptor) => self.spot.handle_turned_away(&mut cx, &descriptor),
             Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),
         }
     }

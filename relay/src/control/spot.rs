@@ -3,8 +3,8 @@
 //! [`SpotChecks`] decides which, and how their issuers stand. Here are its dials, and its effect on
 //! the book: issuers that are barred vouch for nobody.
 
-use umbel_proto::directory::Book;
 use umbel_proto::directory::receipts::{Facts, ProbeId, Probed, SpotChecks};
+use umbel_proto::directory::{Book, RelayDescriptor};
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::{ClockGuard, Instant, WallTime};
 
@@ -34,6 +34,12 @@ impl Spot {
         if let Some(descriptor) = facts.view.get(&relay) {
             self.0.handle_taken(cx.now, facts, descriptor, cx.rng);
         }
+    }
+
+    /// This descriptor was turned away, since another relay is at one of its addresses.
+    pub(super) fn handle_turned_away(&mut self, cx: &mut Context<'_>, away: &RelayDescriptor) {
+        let facts = facts(cx.config, cx.book, cx.wall, cx.clock);
+        self.0.handle_turned_away(cx.now, facts, away, cx.rng);
     }
 
     /// A dial is over.

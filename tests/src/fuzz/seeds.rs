@@ -360,6 +360,7 @@ fn page_of(network: NetworkId) -> DirectoryReply {
         covered: IdRange::ALL.until(),
         descriptors,
         wanted: Vec::new(),
+        refused: Vec::new(),
     }))
 }
 
@@ -367,9 +368,21 @@ fn page() -> DirectoryReply {
     page_of(Network::local().id)
 }
 
+/// A page whose answerer wants the first item and has turned away the third.
+fn picky_page() -> Vec<u8> {
+    let page = PageReply {
+        covered: IdRange::ALL.until(),
+        descriptors: Vec::new(),
+        wanted: vec![0],
+        refused: vec![2],
+    };
+    DirectoryReply::Sync(SyncReply::Page(page)).encode()
+}
+
 fn replies() -> Files {
     vec![
         ("page", page().encode()),
+        ("picky_page", picky_page()),
         ("same", compared(vec![Outcome::Same])),
         ("split", compared(vec![split(), Outcome::Few])),
         ("giant_count", [&[0, 0][..], &[0xff; 4], &[0x0f]].concat()),

@@ -254,6 +254,7 @@ fn page(covered: RelayId, numbers: &[u8], wanted: &[u16]) -> Vec<Vec<u8>> {
         covered,
         descriptors,
         wanted: wanted.to_vec(),
+        refused: Vec::new(),
     };
     vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
 }
@@ -283,6 +284,7 @@ fn a_page_against_the_rules_ends_the_circuit() {
             covered: IdRange::ALL.until(),
             descriptors,
             wanted: Vec::new(),
+            refused: Vec::new(),
         };
         vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
     };
@@ -341,6 +343,7 @@ fn junk(number: u8) -> Vec<Vec<u8>> {
         covered: RelayId(last),
         descriptors,
         wanted: Vec::new(),
+        refused: Vec::new(),
     };
     vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
 }
@@ -355,6 +358,7 @@ fn a_source_that_passes_on_what_is_forged_is_left_at_once() {
             covered,
             descriptors: vec![ByteBuf::from(bytes)],
             wanted: Vec::new(),
+            refused: Vec::new(),
         };
         let forged = DirectoryReply::Sync(SyncReply::Page(forged)).encode();
         assert!(is_left(vec![differs(), vec![forged]]), "{is_last}");

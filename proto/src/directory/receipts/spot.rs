@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::probe::{Places, Probe, Probed};
 use crate::crypto::kdf::sha256;
 use crate::directory::descriptor::RelayDescriptor;
-use crate::directory::view::NetView;
+use crate::directory::view::{NetView, canonical};
 use crate::ids::RelayId;
 use crate::limits::{
     CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_GROUPS_JUDGED,
@@ -46,6 +46,20 @@ pub struct Facts<'a> {
     pub confirmed: WallTime,
 }
 
+impl Facts<'_> {
+    /// Since when all can know that another relay than this one is at this address. News takes so
+    /// long to be everywhere, and of other addresses than a relay's first this node keeps no times.
+    fn held_since(&self, relay: &RelayId, address: SocketAddr) -> Option<WallTime> {
+        let holder = self
+            .view
+            .taken_by(address, relay, self.network, self.wall)?;
+        let first = self.view.get(&holder)?.address();
+        let is_first = canonical(first) == canonical(address);
+        let since = self.view.age(&holder)?.known_there_since() + NEWS_SPREAD_MAX;
+        is_first.then_some(since)
+    }
+}
+
 /// The checks of one relay, and how its issuers stand.
 #[derive(Debug)]
 pub struct SpotChecks {
@@ -69,6 +83,8 @@ struct Check {
     probe: Probe,
     /// Who vouched for it a short time ago, or should have.
     issuers: Vec<RelayId>,
+    /// The relay was taken into the view, which shows when it is gone.
+    was_taken: bool,
     missed: u8,
     state: State,
 }
@@ -156,37 +172,67 @@ impl SpotChecks {
         descriptor: &RelayDescriptor,
         rng: &mut dyn CryptoRng,
     ) {
+        let is_new = self.in_touch_from <= now
+            && facts.view.first_seen(&descriptor.relay) == Some(facts.wall);
+        let is_young = |at: WallTime| is_new || facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
+        for &address in &descriptor.addresses {
+            self.consider(now, facts, descriptor, (address, is_young), rng);
+        }
+    }
+
+    /// A descriptor was not taken, since another relay is at one of its addresses: the same, but with
+    /// receipts that were given since all could know that that relay is there. Who vouches for
+    /// somebody else then has seen them answer there, or lies.
+    pub fn handle_turned_away(
+        &mut self,
+        now: Instant,
+        facts: Facts<'_>,
+        descriptor: &RelayDescriptor,
+        rng: &mut dyn CryptoRng,
+    ) {
+        for &address in &descriptor.addresses {
+            if let Some(since) = facts.held_since(&descriptor.relay, address) {
+                self.consider(now, facts, descriptor, (address, |at| at > since), rng);
+            }
+        }
+    }
+
+    /// Tries an address, if it is one in twenty, by those of its receipts whose times count.
+    fn consider(
+        &mut self,
+        now: Instant,
+        facts: Facts<'_>,
+        descriptor: &RelayDescriptor,
+        (address, counts): (SocketAddr, impl Fn(WallTime) -> bool),
+        rng: &mut dyn CryptoRng,
+    ) {
         if facts.network.params.receipts_min == 0 || descriptor.relay == self.own {
             return;
         }
         self.tried.expire(facts.network, now);
-        let is_new = self.in_touch_from <= now
-            && facts.view.first_seen(&descriptor.relay) == Some(facts.wall);
-        for &address in &descriptor.addresses {
-            let young = |at: WallTime| is_new || facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
-            let receipts = descriptor.receipts.iter();
-            let receipts = receipts.filter(|it| it.address == address && young(it.at));
-            let Some(newest) = receipts.clone().map(|it| it.at).max() else {
-                continue;
+        let receipts = descriptor.receipts.iter();
+        let receipts = receipts.filter(|it| it.address == address && counts(it.at));
+        let Some(newest) = receipts.clone().map(|it| it.at).max() else {
+            return;
+        };
+        let probe = Probe {
+            relay: descriptor.relay,
+            address,
+        };
+        let has_room = self.checks.len() < SPOT_CHECKS_MAX
+            && self.tried.len() < RECEIPT_ADDRESSES_MAX
+            && self.tried.has_room(facts.network, address);
+        if let Some(delay) = self.draw(probe, newest, rng).filter(|_| has_room) {
+            self.tried.take(facts.network, address, now + RECEIPT_PAUSE);
+            let check = Check {
+                probe,
+                issuers: receipts.map(|it| it.issuer).collect(),
+                was_taken: facts.view.get(&descriptor.relay).is_some(),
+                missed: 0,
+                state: State::Waits(now + delay),
             };
-            let probe = Probe {
-                relay: descriptor.relay,
-                address,
-            };
-            let has_room = self.checks.len() < SPOT_CHECKS_MAX
-                && self.tried.len() < RECEIPT_ADDRESSES_MAX
-                && self.tried.has_room(facts.network, address);
-            if let Some(delay) = self.draw(probe, newest, rng).filter(|_| has_room) {
-                self.tried.take(facts.network, address, now + RECEIPT_PAUSE);
-                let check = Check {
-                    probe,
-                    issuers: receipts.map(|it| it.issuer).collect(),
-                    missed: 0,
-                    state: State::Waits(now + delay),
-                };
-                self.checks.insert(self.next_check, check);
-                self.next_check += 1;
-            }
+            self.checks.insert(self.next_check, check);
+            self.next_check += 1;
         }
     }
 
@@ -242,16 +288,18 @@ impl SpotChecks {
         };
         let Probe { relay, address } = check.probe;
         let family = Family::from(address);
-        let listed = facts.view.get(&relay);
-        let is_listed = listed.is_some_and(|it| it.addresses.contains(&address));
+        let is_claimed = match facts.view.get(&relay) {
+            Some(known) => known.addresses.contains(&address),
+            None => !check.was_taken,
+        };
         match check.state {
             State::Waits(_) if !has_room => {}
-            State::Waits(_) if is_listed && is_online(family, relay, now) => {
+            State::Waits(_) if is_claimed && is_online(family, relay, now) => {
                 check.state = State::InFlight(now);
                 self.dials.push_back((number, check.probe));
             }
             State::Missed { dialled_at, .. }
-                if is_listed && is_online(family, relay, dialled_at) =>
+                if is_claimed && is_online(family, relay, dialled_at) =>
             {
                 if check.missed >= SPOT_CHECK_DIALS {
                     return self.record(facts, &check.issuers, address, false);

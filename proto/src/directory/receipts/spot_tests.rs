@@ -136,6 +136,65 @@ fn one_address_in_twenty_is_tried_and_once_a_day() {
     assert!(bench.checks.checks.is_empty());
 }
 
+/// Issuers vouch at this time for another relay at the address of one that came at `WALL`.
+fn turn_away_twin(bench: &mut Bench, vouched_at: WallTime) -> TestRelay {
+    let (holder, other) = (bench.newcomer(), bench.newcomer());
+    bench.view.insert(holder.verified(), WALL);
+    let twin = other.with(|it| {
+        it.addresses.clone_from(&holder.descriptor.addresses);
+        it.receipts.clear();
+        it.issued_at = vouched_at;
+    });
+    let twin = vouched(twin, ISSUERS, vouched_at);
+    let facts = Bench::facts(&bench.network, &bench.view, bench.wall);
+    bench
+        .checks
+        .handle_turned_away(bench.now, facts, &twin.descriptor, &mut bench.rng);
+    twin
+}
+
+#[test] // §8.8(1)
+fn who_is_vouched_for_where_another_is_known_to_be_is_tried() {
+    let mut bench = Bench::new();
+    bench.wall = WALL + Duration::from_secs(6 * 3600);
+    for _ in 0..600 {
+        turn_away_twin(&mut bench, WALL + Duration::from_secs(4 * 3600));
+    }
+    let drawn = bench.checks.checks.len();
+    assert!((15..=50).contains(&drawn), "{drawn} of 600");
+    while let Some(dial) = bench.dialled() {
+        bench.answer(dial, false);
+    }
+    assert_eq!(bench.barred(), ISSUERS.len());
+}
+
+#[test] // §8.8(1)
+fn who_vouched_before_the_holder_was_known_for_long_is_not_judged() {
+    let mut bench = Bench::new();
+    bench.wall = WALL + Duration::from_secs(6 * 3600);
+    for _ in 0..200 {
+        turn_away_twin(&mut bench, WALL + NEWS_SPREAD_MAX);
+    }
+    assert!(bench.checks.checks.is_empty());
+}
+
+#[test] // §8.8(3)
+fn who_has_moved_from_a_held_address_ends_without_a_verdict() {
+    let mut bench = Bench::new();
+    bench.wall = WALL + Duration::from_secs(6 * 3600);
+    let (vouched_at, mut twins) = (bench.wall, Vec::new());
+    while bench.checks.checks.is_empty() {
+        twins.push(turn_away_twin(&mut bench, vouched_at));
+    }
+    let moved = twins.pop().unwrap().with(|it| {
+        it.addresses = relay(9).descriptor.addresses;
+        it.issued_at = it.issued_at + Duration::from_secs(60);
+    });
+    bench.view.insert(moved.unverified().believed(), bench.wall);
+    assert!(bench.dialled().is_none());
+    assert_eq!(bench.standing(), None);
+}
+
 #[test] // §8.8(1)
 fn old_receipts_are_not_tried() {
     let mut bench = Bench::new();

@@ -3,8 +3,9 @@
 
 use serde_bytes::ByteBuf;
 
-use super::messages::{Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest};
-use crate::directory::descriptor::Version;
+use super::messages::{
+    Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest,
+};
 use crate::directory::range::{IdRange, previous};
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
@@ -93,21 +94,23 @@ fn answer_page(view: &NetView, page: &[RangeItems]) -> PageReply {
     PageReply {
         covered,
         descriptors,
-        wanted: wanted(view, page, covered),
+        wanted: positions(page, covered, |it| is_wanted(view, it)),
+        refused: positions(page, covered, |it| view.has_refused(&it.relay, it.version)),
     }
 }
 
-/// The positions of the items up to `covered` that the view lacks or has older, and did not turn
-/// away.
-fn wanted(view: &NetView, page: &[RangeItems], covered: RelayId) -> Vec<u16> {
+/// Whether the view lacks it or has it older, and did not turn it away.
+fn is_wanted(view: &NetView, item: &Item) -> bool {
+    let ours = view.heard_of(&item.relay);
+    ours.is_none_or(|ours| ours < item.version)
+}
+
+/// The positions of such items up to `covered`.
+fn positions(page: &[RangeItems], covered: RelayId, is_it: impl Fn(&Item) -> bool) -> Vec<u16> {
     let items = page.iter().flat_map(|listed| &listed.items);
-    let is_wanted = |relay: &RelayId, version: Version| {
-        let ours = view.heard_of(relay);
-        *relay <= covered && ours.is_none_or(|ours| ours < version)
-    };
     (0..)
         .zip(items)
-        .filter(|(_, item)| is_wanted(&item.relay, item.version))
+        .filter(|(_, item)| item.relay <= covered && is_it(item))
         .map(|(position, _)| position)
         .collect()
 }

@@ -209,8 +209,13 @@ impl Syncer {
             return Err(SyncFault::Stalled);
         }
         let received = read_received(page, reply)?;
-        let wanted = read_wanted(page, reply)?;
-        self.lacking.extend(&wanted);
+        let wanted = relays_at(page, covered, &reply.wanted)?;
+        let refused = relays_at(page, covered, &reply.refused)?;
+        let is_wanted = |position: &u16| reply.wanted.binary_search(position).is_ok();
+        if reply.refused.iter().any(is_wanted) {
+            return Err(SyncFault::Positions);
+        }
+        self.lacking.extend(wanted.iter().chain(&refused));
         if self.is_giving {
             self.wanted.extend(wanted);
         }
@@ -332,19 +337,24 @@ fn read_received(page: &[RangeItems], reply: &PageReply) -> Result<Vec<Unverifie
     Ok(received)
 }
 
-/// The relays that the answerer wants, if it may: in order, listed by us, and covered.
-fn read_wanted(page: &[RangeItems], reply: &PageReply) -> Result<Vec<RelayId>, SyncFault> {
+/// The relays at these positions of a page, if the answerer may name them: in order, listed by us,
+/// and covered.
+fn relays_at(
+    page: &[RangeItems],
+    covered: RelayId,
+    positions: &[u16],
+) -> Result<Vec<RelayId>, SyncFault> {
     let items: Vec<&Item> = page.iter().flat_map(|listed| &listed.items).collect();
     let relay_at = |position: &u16| {
         let item = items.get(usize::from(*position));
         item.map(|item| item.relay)
-            .filter(|relay| *relay <= reply.covered)
-            .ok_or(SyncFault::Wanted)
+            .filter(|relay| *relay <= covered)
+            .ok_or(SyncFault::Positions)
     };
-    if !reply.wanted.is_sorted_by(|a, b| a < b) {
-        return Err(SyncFault::Wanted);
+    if !positions.is_sorted_by(|a, b| a < b) {
+        return Err(SyncFault::Positions);
     }
-    reply.wanted.iter().map(relay_at).collect()
+    positions.iter().map(relay_at).collect()
 }
 
 /// Why a reconciliation came to nothing: a rule that the answerer broke, or its refusal.
@@ -364,8 +374,8 @@ pub enum SyncFault {
     Descriptor(DescriptorFault),
     /// A descriptor has a wrong signature. Found by the book, which checks them.
     Forged,
-    /// The answerer wants what was not listed.
-    Wanted,
+    /// The answerer wants or refuses what was not listed, or names it twice.
+    Positions,
     /// It never ends.
     Rounds,
 }

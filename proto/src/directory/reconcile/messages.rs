@@ -167,6 +167,10 @@ pub struct PageReply {
     /// page, in order.
     #[serde(deserialize_with = "positions")]
     pub wanted: Vec<u16>,
+    /// Those that it has turned away, since other relays hold their addresses: it does not list them.
+    /// Alike, and none of those above.
+    #[serde(deserialize_with = "positions")]
+    pub refused: Vec<u16>,
 }
 
 fn asked_ranges<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RangeFingerprint>, D::Error> {

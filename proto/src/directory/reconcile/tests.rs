@@ -283,6 +283,7 @@ fn reply_with(descriptors: &[&VerifiedDescriptor]) -> PageReply {
         covered: IdRange::ALL.until(),
         descriptors,
         wanted: Vec::new(),
+        refused: Vec::new(),
     }
 }
 
@@ -317,13 +318,19 @@ fn garbage_is_refused() {
         ..reply_with(&[])
     };
     assert!(matches!(fault_of(garbage), Some(SyncFault::Descriptor(_))));
-    for wanted in [vec![10], vec![3, 3], vec![4, 3]] {
-        let reply = PageReply {
-            wanted,
+    let naming = |wanted: &[u16], refused: &[u16]| {
+        fault_of(PageReply {
+            wanted: wanted.to_vec(),
+            refused: refused.to_vec(),
             ..reply_with(&[])
-        };
-        assert_eq!(fault_of(reply), Some(SyncFault::Wanted));
+        })
+    };
+    for positions in [&[10][..], &[3, 3], &[4, 3]] {
+        assert_eq!(naming(positions, &[]), Some(SyncFault::Positions));
+        assert_eq!(naming(&[], positions), Some(SyncFault::Positions));
     }
+    assert_eq!(naming(&[2, 4], &[3]), None);
+    assert_eq!(naming(&[2, 4], &[4]), Some(SyncFault::Positions), "both");
     let (view, mut syncer, _) = asking();
     assert_eq!(
         syncer
@@ -497,6 +504,39 @@ fn nobody_sends_what_the_other_had_no_room_for() {
         assert_eq!(full.len(), held + 1, "the one that it had not heard of");
         assert_eq!(larger.len(), others as usize + 1);
     }
+}
+
+#[test] // §8.2(3), §8.3(4d)
+fn what_a_source_has_only_turned_away_it_does_not_list() {
+    let lacked_by = |mut answerer: NetView| {
+        let view = view_of((0..40).map(old));
+        let (mut syncer, request) = Syncer::begin_taking(&view);
+        let mut next = Some(request);
+        while let Some(request) = next {
+            let reply = serve(&mut answerer, &request);
+            next = syncer.on_reply(&view, reply).unwrap().request;
+        }
+        syncer.into_lacking()
+    };
+    let ghosts = || [0, 7, 14].map(old);
+    let others = || (0..40).filter(|it| !ghosts().contains(&old(*it)));
+    let mut honest = view_of(others().map(old));
+    ghosts().iter().for_each(|it| honest.refuse(it));
+    assert_eq!(lacked_by(honest), ghosts().map(|it| it.relay).into());
+    // Older than what it has turned away since, and there.
+    let mut moved = view_of((0..50).map(old));
+    [0, 7, 14].iter().for_each(|it| moved.refuse(&new(*it)));
+    assert!(lacked_by(moved).is_empty());
+}
+
+#[test] // §8.3(3)
+fn a_relay_that_is_held_and_turned_away_is_listed_once() {
+    let mut asker = view_of((0..40).map(old));
+    [0, 7, 14].iter().for_each(|it| asker.refuse(&new(*it)));
+    let mut answerer = view_of((0..20).map(new));
+    reconcile(&mut asker, &mut answerer);
+    assert_eq!(asker.get(&old(3).relay), Some(&new(3)));
+    assert_eq!(asker.get(&old(7).relay), Some(&old(7)), "it is not sent");
 }
 
 #[test] // §8.3(1), §8.3(2)
