@@ -370,11 +370,13 @@ pub const HIDDEN_MIN: usize = 3;
 pub const HIDDEN_PERCENT: usize = 10;
 /// Guards in distinct address groups that must have what it hides (§8.3(9b)).
 pub const HIDDEN_SOURCES_MIN: usize = 2;
-/// Fewest relays that one of two seeds lists, and the other not, for them to disagree (§8.3(9c)).
+/// For so long after its first relays came, sources differ since a network is new (§8.3(9c)).
+pub const NETWORK_NEW_FOR: Duration = Duration::from_secs(300);
+/// Fewest relays that one of two sources lists, and the other not, for them to disagree (§8.3(9c)).
 pub const SEEDS_DIFFER_MIN: usize = 5;
 /// The part of all that they list which such relays must exceed, percent (§8.3(9c)).
 pub const SEEDS_DIFFER_PERCENT: usize = 10;
-/// Seeds whose lists are compared (§8.3(9c)).
+/// Sources whose lists are compared (§8.3(9c)).
 pub const SEEDS_COMPARED_MAX: usize = 8;
 /// One in so many of a client's reconciliations is with a relay drawn at random (§8.3(9)).
 pub const SYNC_FAR_IN: u32 = 3;

@@ -201,10 +201,16 @@ fn two_honest_seeds_of_three_outvote_one_that_hides_relays() {
     );
 }
 
+/// The same, and nobody answers but that seed and another, so that nothing is settled.
+fn with_two_seeds(seed: u64) -> World {
+    let mut world = with_lying_seed(seed);
+    (2..RELAYS).for_each(|it| world.crash_relay(RelayName(it)));
+    world
+}
+
 #[test] // §8.3(9c)
 fn while_seeds_disagree_no_relay_is_drawn_until_another_answers() {
-    let mut world = with_lying_seed(410);
-    world.crash_relay(RelayName(2));
+    let mut world = with_two_seeds(410);
     world.add_client();
     world.expect_within(Duration::from_secs(15), is_told_of_dispute);
     world.run_for(HOUR);
@@ -220,15 +226,61 @@ fn while_seeds_disagree_no_relay_is_drawn_until_another_answers() {
 
 #[test] // §8.3(9c)
 fn a_user_may_go_on_although_seeds_disagree() {
-    let mut world = with_lying_seed(411);
-    world.crash_relay(RelayName(2));
+    let mut world = with_two_seeds(411);
     world.add_client();
     world.expect_within(Duration::from_secs(15), is_told_of_dispute);
     world.crash_client(ALICE);
     world.accept_view(ALICE);
+    (3..RELAYS).for_each(|it| world.restart_relay(RelayName(it)));
     world.restart_client(ALICE);
     world.expect_within(Duration::from_secs(60), has_guards);
     assert!(!sees_dispute(&world));
+}
+
+/// A seed is left of three, and of nine others the first two list no relay that came after them.
+fn with_lying_relays(seed: u64) -> World {
+    let mut world = World::with_overlay(seed, strangers()).founders(3).relays(2);
+    world.run_for(HOUR / 6);
+    for liar in [3, 4].map(RelayName) {
+        world.crash_relay(liar);
+        world.relay(liar).is_deaf = true;
+        world.restart_relay(liar);
+    }
+    let mut world = world.relays(7);
+    world.run_for(HOUR);
+    [1, 2]
+        .iter()
+        .for_each(|&it| world.crash_relay(RelayName(it)));
+    world
+}
+
+#[test] // §8.3(9c)
+fn a_relay_that_hides_what_the_one_seed_lists_is_outvoted() {
+    let mut told = 0;
+    for seed in 430..438 {
+        let mut world = with_lying_relays(seed);
+        world.add_client();
+        world.expect_within(Duration::from_secs(60), has_guards);
+        assert!(!sees_dispute(&world), "{seed}");
+        let known = world.client(ALICE).core().map(|core| core.view().len());
+        assert!(known >= Some(RELAYS - 2), "{seed}: {known:?}");
+        told += usize::from(is_told_of_dispute(&world));
+    }
+    assert!(
+        (1..8).contains(&told),
+        "one that hides them is asked early: {told}"
+    );
+}
+
+#[test] // §8.3(9c)
+fn a_network_of_seconds_alarms_nobody() {
+    for seed in 440..444 {
+        let mut world = World::with_overlay(seed, strangers()).founders(3);
+        world.add_client();
+        let mut world = world.relays(9);
+        world.run_for(HOUR / 2);
+        assert!(!is_told_of_dispute(&world) && has_guards(&world), "{seed}");
+    }
 }
 
 #[test] // §8.3(9c)

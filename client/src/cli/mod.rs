@@ -64,7 +64,7 @@ Exit codes:
   74  the message may have been delivered: check with its reader before you resend it
   75  not finished; nothing is lost, and the next umbel command continues
   76  a relay gave another network file than the invitation names (`init --invite`)
-  77  the seeds disagree about which relays there are (`view accept`)
+  77  the relays asked first disagree about which relays there are (`view accept`)
   78  a relay of the invitation, or this program, is of too early a version (`init --invite`)
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)

@@ -459,7 +459,7 @@ fn warning_text(warning: &Warning) -> String {
             .to_owned(),
         // The command's error says what to do, once others had time to settle it.
         Warning::SeedsDisagree => {
-            "the seeds disagree about which relays there are: asking others".to_owned()
+            "the relays asked first disagree about which relays there are: asking others".to_owned()
         }
         Warning::GuardHides { is_replaced } => {
             let outcome = if *is_replaced {

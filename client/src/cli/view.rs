@@ -30,11 +30,11 @@ pub(super) fn run(session: &Session, command: &ViewCommand) -> Result<(), Failur
         session.json(&Accepted { accepted })
     } else if accepted {
         session.line(
-            "Accepted: this profile goes by what its seeds say, though they disagree. An umbel that is running for it goes by it \
+            "Accepted: this profile goes by what the relays asked first say, though they disagree. An umbel that is running for it goes by it \
              once it is started again.",
         )
     } else {
-        session.line("There is nothing to accept: no seeds of this profile are known to disagree.")
+        session.line("There is nothing to accept: no relays that this profile asked first are known to disagree.")
     }
 }
 
@@ -115,7 +115,7 @@ impl ViewWait {
 
 /// Why no path is chosen while seeds disagree.
 pub(super) const DISPUTED_TEXT: &str =
-    "the seeds disagree about which relays there are, so none is used";
+    "the relays asked first disagree about which relays there are, so none is used";
 /// The hint for it.
 pub(super) const DISPUTED_HINT: &str = "a seed may lie to you, or was cut off: ask others which seeds they use, name one that you trust \
      with `umbel seed add ID@HOST:PORT`, and try again; `umbel view accept` uses what the seeds say anyway";

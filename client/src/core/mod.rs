@@ -628,7 +628,7 @@ impl Core {
                 });
                 if let Some((source, listing)) = &listing {
                     let mut cx = self.shared.context(moment, rng);
-                    self.sync.compare_seeds(&mut cx, source, listing);
+                    self.sync.compare_sources(&mut cx, source, listing);
                 }
                 self.look_at_view(moment.wall);
                 if let Some((_, listing)) = listing {

@@ -283,20 +283,18 @@ impl Sync {
             .collect()
     }
 
-    /// A reconciliation ended with this, and what came with it was admitted: this shows whether seeds
-    /// agree. Call it before the view is used.
-    pub(super) fn compare_seeds(
+    /// A reconciliation ended with this, and what came with it was admitted: this shows whether the
+    /// first sources agree. Call it before the view is used.
+    pub(super) fn compare_sources(
         &mut self,
         cx: &mut Context<'_>,
         source: &Arc<Source>,
         listing: &Listing,
     ) {
-        if self.round.is_seed(listing.source) {
-            self.first_contact.compare(cx, source, listing);
-        }
+        self.first_contact.compare(cx, source, listing);
     }
 
-    /// Whether seeds disagree about which relays there are, so that no view is to be used.
+    /// Whether the first sources disagree about which relays there are, so that no view is to be used.
     pub(super) fn is_disputed(&self) -> bool {
         self.first_contact.is_disputed()
     }

@@ -52,7 +52,12 @@ pub(super) fn id(number: u8) -> RelayId {
 
 /// Its descriptor, on a port of its own.
 pub(super) fn descriptor(number: u8) -> Vec<u8> {
-    let descriptor = RelayDescriptor {
+    descriptor_with(number, |_| ())
+}
+
+/// The same with this change.
+pub(super) fn descriptor_with(number: u8, change: impl FnOnce(&mut RelayDescriptor)) -> Vec<u8> {
+    let mut descriptor = RelayDescriptor {
         network: Network::local().id,
         relay: id(number),
         onion_keys: vec![onion_secret(number).public()],
@@ -63,6 +68,7 @@ pub(super) fn descriptor(number: u8) -> Vec<u8> {
         receipts: Vec::new(),
         puzzle: 0,
     };
+    change(&mut descriptor);
     descriptor.sign(&key(number))
 }
 

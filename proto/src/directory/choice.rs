@@ -69,6 +69,11 @@ impl Exclude {
             .extend(addresses.map(|&address| network.group_of(address)));
     }
 
+    /// Every relay in one of these address groups or ASes.
+    pub fn groups(&mut self, groups: impl IntoIterator<Item = Group>) {
+        self.groups.extend(groups);
+    }
+
     fn has(&self, candidate: &Candidate) -> bool {
         self.relays.contains(&candidate.relay) || !candidate.groups.is_disjoint(&self.groups)
     }

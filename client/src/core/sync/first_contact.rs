@@ -1,16 +1,18 @@
-//! Whether the seeds that a newcomer asks first agree on which relays there are (docs/protocol.md
+//! Whether the sources that a newcomer asks first agree on which relays there are (docs/protocol.md
 //! §8.3(9c)).
 //!
 //! A client without a view takes what its first sources list. One that invents relays or hides them
-//! is noticed if another seed lists otherwise. Then no relay is drawn before most seeds agree, or
-//! the user accepts what there is.
+//! is noticed if another lists otherwise. Then no relay is drawn before most of them agree, or the
+//! user accepts what there is.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use umbel_proto::directory::{Listing, Source};
+use umbel_proto::directory::{Listing, Source, VerifiedDescriptor};
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT};
+use umbel_proto::limits::{
+    NETWORK_NEW_FOR, SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT,
+};
 
 use super::super::context::Context;
 use super::super::io::{StoreOp, Warning};
@@ -18,7 +20,7 @@ use super::super::io::{StoreOp, Warning};
 /// What came of it so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// No two seeds disagree, or most agree.
+    /// No two sources disagree, or most agree.
     Agreed = 0,
     Disputed = 1,
     /// The user goes on regardless.
@@ -33,8 +35,8 @@ pub const FIRST_CONTACT_DISPUTED: u8 = Verdict::Disputed as u8;
 /// See the module.
 pub(super) struct FirstContact {
     verdict: Verdict,
-    /// The list of each seed that answered to the end. No two of these seeds were reached in one
-    /// address group.
+    /// The list of each source that answered to the end. No two of them were reached in one address
+    /// group.
     lists: Vec<(Arc<Source>, BTreeSet<RelayId>)>,
 }
 
@@ -51,28 +53,33 @@ impl FirstContact {
         }
     }
 
-    /// Whether seeds disagree, and the user has not accepted that.
+    /// Whether sources disagree, and the user has not accepted that.
     pub(super) fn is_disputed(&self) -> bool {
         self.verdict == Verdict::Disputed
     }
 
-    /// A reconciliation with this seed ended, and what came with it was taken.
-    pub(super) fn compare(&mut self, cx: &mut Context<'_>, seed: &Arc<Source>, listing: &Listing) {
+    /// A reconciliation with this source ended, and what came with it was taken.
+    pub(super) fn compare(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &Arc<Source>,
+        listing: &Listing,
+    ) {
         let is_open = cx.view().is_setting_up(cx.wall) || self.is_disputed();
         if cx.is_ready || !is_open || self.verdict == Verdict::Accepted {
             self.lists.clear();
             return;
         }
-        self.lists.retain(|(other, _)| other.relay != seed.relay);
+        self.lists.retain(|(other, _)| other.relay != source.relay);
         let mut others = self.lists.iter();
-        let is_apart = others.all(|(other, _)| other.is_apart_from(seed));
-        if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX {
+        let is_apart = others.all(|(other, _)| other.is_apart_from(source));
+        if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX || is_network_new(cx) {
             return;
         }
         let listed = cx.view().iter().map(|known| known.relay);
         let listed = listed.filter(|relay| !listing.lacking.contains(relay));
-        self.lists.push((Arc::clone(seed), listed.collect()));
-        // A seed that is alone settles nothing.
+        self.lists.push((Arc::clone(source), listed.collect()));
+        // A source that is alone settles nothing.
         let is_settled =
             do_most_agree(&self.lists) && (self.lists.len() > 1 || !self.is_disputed());
         let verdict = if is_settled {
@@ -88,6 +95,12 @@ impl FirstContact {
             }
         }
     }
+}
+
+/// Whether so few relays are older than a few minutes that sources differ for that alone.
+fn is_network_new(cx: &Context<'_>) -> bool {
+    let is_old = |known: &&VerifiedDescriptor| known.issued_at + NETWORK_NEW_FOR <= cx.wall;
+    cx.view().iter().filter(is_old).count() < SEEDS_DIFFER_MIN
 }
 
 fn do_most_agree(lists: &[(Arc<Source>, BTreeSet<RelayId>)]) -> bool {
@@ -115,7 +128,8 @@ mod tests {
     use super::super::super::testing::{When, id as relay};
     use super::*;
 
-    const NOW: WallTime = WallTime(1_790_000_000);
+    /// The relays of these tests are this old.
+    const NOW: WallTime = WallTime(1_790_000_000 + NETWORK_NEW_FOR.as_secs());
     const KNOWN: [u8; 20] = [
         1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
     ];
@@ -189,6 +203,38 @@ mod tests {
         // In nobody's view, so that no descriptor says anything.
         let unknown = [(seed(1), &[][..]), (seed(50), FIVE)];
         assert_eq!(disputed_by(&mut new(), &unknown), [false, true]);
+    }
+
+    #[test] // §8.3(9c)
+    fn while_a_network_is_minutes_old_nothing_is_compared() {
+        let mut contact = new();
+        let earlier = When::at(WallTime(NOW.as_secs() - 1));
+        let lacking = FIVE.iter().map(|&it| relay(it)).collect();
+        let (source, mark) = (relay(2), Mark::default());
+        let listing = Listing {
+            source,
+            mark,
+            lacking,
+        };
+        for _ in 0..2 {
+            let (_, told) = earlier.act_knowing(&KNOWN, |cx| {
+                cx.is_ready = false;
+                contact.compare(
+                    cx,
+                    &seed(1),
+                    &Listing {
+                        lacking: BTreeSet::new(),
+                        ..listing.clone()
+                    },
+                );
+                contact.compare(cx, &seed(2), &listing);
+            });
+            assert!(told.is_empty() && !contact.is_disputed());
+        }
+        assert_eq!(
+            disputed(&mut contact, &[(1, &[]), (2, FIVE)]),
+            [false, true]
+        );
     }
 
     #[test] // §8.3(9c)

@@ -2,7 +2,8 @@
 //! §8.3(9a)): guards that it has tried, seeds, and relays that it knows or last knew.
 
 use umbel_proto::chance::shuffle;
-use umbel_proto::directory::VerifiedDescriptor;
+use umbel_proto::directory::choice::{self, Candidates, Exclude};
+use umbel_proto::directory::{Roles, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
     HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, ROUND_PAUSE_MAX, ROUND_STAGGER,
@@ -261,33 +262,72 @@ impl Round {
                 .unwrap_or_default();
             self.add(id, known.into_iter().chain([host_port]).collect(), true);
         }
-        let mut known: Vec<&VerifiedDescriptor> = cx
-            .view()
-            .iter()
-            .chain(cx.book.last_known(cx.network))
-            .collect();
-        shuffle(&mut known, cx.rng);
-        known.retain(|descriptor| !guards.is_untried(descriptor.relay));
-        if self.is_helping {
-            self.choose_helpers(cx.now, &known);
-            known.retain(|descriptor| self.helpers.contains(&descriptor.relay));
+        let known = if self.is_helping {
+            self.choose_helpers(cx, pool)
         } else {
-            known.sort_by_key(|descriptor| core::cmp::Reverse(descriptor.issued_at));
-            known.truncate(self.reach);
-        }
+            self.draw_known(cx, pool)
+        };
         for descriptor in known {
             self.add(descriptor.relay, descriptor.host_ports(), false);
         }
     }
 
-    /// Chooses helpers from these, unless some were chosen lately.
-    fn choose_helpers(&mut self, now: Instant, known: &[&VerifiedDescriptor]) {
-        if self.helpers_until <= now {
+    /// Helpers, anew unless some were chosen lately.
+    fn choose_helpers<'a>(
+        &mut self,
+        cx: &mut Context<'a>,
+        pool: &Pool,
+    ) -> Vec<&'a VerifiedDescriptor> {
+        let last_known = cx.book.last_known(cx.network);
+        let mut known: Vec<_> = cx.view().iter().chain(last_known).collect();
+        shuffle(&mut known, cx.rng);
+        known.retain(|descriptor| !pool.paths.guards.is_untried(descriptor.relay));
+        if self.helpers_until <= cx.now {
             let others = known.iter().map(|descriptor| descriptor.relay);
-            let others = others.filter(|&relay| self.ways.iter().all(|way| way.relay != relay));
+            let others = others.filter(|&relay| !self.contains(relay));
             self.helpers = others.take(HELPERS_MAX).collect();
-            self.helpers_until = now + HELPERS_FOR;
+            self.helpers_until = cx.now + HELPERS_FOR;
         }
+        known.retain(|descriptor| self.helpers.contains(&descriptor.relay));
+        known
+    }
+
+    /// More relays to ask without a view: drawn from those of the view, then the last known ones, the
+    /// latest first. Where it can be, each is in address groups that nobody was reached in. Whoever is
+    /// drawn has not put itself first, and nobody that was asked has.
+    fn draw_known<'a>(&self, cx: &mut Context<'a>, pool: &Pool) -> Vec<&'a VerifiedDescriptor> {
+        let is_untried = |relay| pool.paths.guards.is_untried(relay);
+        let asked = self.ways.iter().filter(|way| !way.is_seed).count();
+        let count = self.reach.saturating_sub(asked);
+        let (book, network) = (cx.book, cx.network);
+        let all = Candidates::new(book.view().iter().map(|it| &**it), network);
+        let mut others = Exclude::nothing();
+        let unwanted = all
+            .weights()
+            .map(|(relay, _)| relay)
+            .filter(|&it| is_untried(it));
+        let unwanted = unwanted.chain(self.ways.iter().map(|way| way.relay));
+        unwanted.for_each(|relay| others.relay(relay));
+        let mut apart = others.clone();
+        for way in self.ways.iter().filter(|way| way.asked_count > 0) {
+            let reached_at = pool.links.remote(way.relay);
+            apart.groups(reached_at.into_iter().flat_map(|it| network.groups_of(it)));
+        }
+        let mut drawn: Vec<&VerifiedDescriptor> = Vec::new();
+        while drawn.len() < count
+            && let Some(relay) = choice::draw(&all, Roles::NONE, &apart, cx.rng)
+                .or_else(|| choice::draw(&all, Roles::NONE, &others, cx.rng))
+            && let Some(known) = book.view().get(&relay)
+        {
+            others.relay(relay);
+            apart.groups_of(known, network);
+            drawn.push(known);
+        }
+        let is_other = |it: &&VerifiedDescriptor| !self.contains(it.relay) && !is_untried(it.relay);
+        let mut last_known: Vec<_> = book.last_known(network).filter(is_other).collect();
+        last_known.sort_by_key(|descriptor| core::cmp::Reverse(descriptor.issued_at));
+        drawn.extend(last_known.into_iter().take(count - drawn.len()));
+        drawn
     }
 
     fn add(&mut self, relay: RelayId, host_ports: Vec<String>, is_seed: bool) {
@@ -318,4 +358,102 @@ fn is_passed(way: &Way, pool: &Pool, now: Instant) -> bool {
             Reach::Dialling(began_at) => began_at + ROUND_STAGGER <= now,
             Reach::Up(_) | Reach::Unknown => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+    use umbel_proto::directory::Unverified;
+    use umbel_proto::link::LinkId;
+    use umbel_proto::network::Network;
+    use umbel_proto::path::Paths;
+    use umbel_proto::time::{Moment, PeerClock, WallTime};
+
+    use super::super::super::context::Shared;
+    use super::super::super::testing::{descriptor_with, id, surroundings};
+    use super::*;
+
+    const MOMENT: Moment = Moment {
+        now: Instant::from_micros(0),
+        wall: WallTime(1_790_000_000),
+    };
+
+    /// What a client knows that has these descriptors, and nothing else.
+    struct Bench {
+        shared: Shared,
+        pool: Pool,
+        round: Round,
+        rng: ChaCha20Rng,
+    }
+
+    impl Bench {
+        fn new(descriptors: impl IntoIterator<Item = Vec<u8>>) -> Self {
+            let mut shared = surroundings(Network::local(), MOMENT.wall);
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            for bytes in descriptors {
+                let (network, known) = (&shared.network, Unverified::decode(&bytes).unwrap());
+                let heard = shared
+                    .book
+                    .hear(network, MOMENT.wall, None, known, &mut rng);
+                heard.unwrap();
+            }
+            let pool = Pool::new(Paths::default(), &shared.network.params, MOMENT);
+            let round = Round::new(Vec::new());
+            Self {
+                shared,
+                pool,
+                round,
+                rng,
+            }
+        }
+
+        fn draw(&mut self) -> Vec<&VerifiedDescriptor> {
+            let mut cx = self.shared.context(MOMENT, &mut self.rng);
+            self.round.draw_known(&mut cx, &self.pool)
+        }
+    }
+
+    #[test] // §8.3(9a)
+    fn nobody_is_asked_first_for_the_date_of_a_descriptor() {
+        let late = MOMENT.wall + Duration::from_secs(600);
+        let dated = |number| {
+            let is_late = number > 15;
+            descriptor_with(number, |it| {
+                it.issued_at = if is_late { late } else { it.issued_at };
+            })
+        };
+        let mut bench = Bench::new((1..=20).map(dated));
+        let mut late_first = 0;
+        for _ in 0..400 {
+            let drawn = bench.draw();
+            assert_eq!(drawn.len(), KNOWN_ASKED_FIRST);
+            late_first += usize::from(drawn[0].issued_at == late);
+        }
+        assert!((60..140).contains(&late_first), "{late_first} of 400");
+    }
+
+    #[test] // §8.3(9a)
+    fn whoever_is_asked_next_is_where_nobody_was_asked() {
+        // The second is where the first is.
+        let at = |number| {
+            descriptor_with(number, |it| {
+                let port = 9000 + u16::from(number.max(2));
+                it.addresses = vec![([127, 0, 0, 1], port).into()];
+            })
+        };
+        let mut bench = Bench::new((1..=4).map(at));
+        bench.round.add(id(1), Vec::new(), true);
+        bench.round.handle_asked(id(1));
+        let mut cx = bench.shared.context(MOMENT, &mut bench.rng);
+        let clock = PeerClock::said(MOMENT.now, MOMENT.wall);
+        let links = &mut bench.pool.links;
+        links.on_up(&mut cx, LinkId(1), id(1), None, clock);
+        links.handle_remote(LinkId(1), ([127, 0, 0, 1], 9002).into());
+        for _ in 0..20 {
+            let drawn = bench.draw();
+            assert_eq!(drawn.len(), 3);
+            assert_eq!(drawn[2].relay, id(2));
+        }
+    }
 }
