@@ -166,7 +166,7 @@ fn a_holder_that_comes_and_goes_has_one_companion_each_time() {
 
 #[test] // §10.5(6)
 fn a_companion_out_of_reach_leaves_its_place_to_another() {
-    let (mut world, _, holders) = follower(1207);
+    let (mut world, _, holders) = follower(1206);
     let Some(&holder) = holders.first() else {
         unreachable!("two holders are no guard")
     };
