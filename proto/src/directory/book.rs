@@ -28,7 +28,7 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
-    /// When the newest descriptor was issued that is or was there, by today's clock.
+    /// When the newest of them was issued, by today's clock.
     past_until: WallTime,
     unconfirmed: Unconfirmed,
     /// Drawn when the view is full for the first time.
@@ -399,6 +399,10 @@ impl Book {
     /// A source passed on a descriptor of this relay, which need not have been news. Whether the
     /// relay counts as known for longer now: two sources list it (§8.2(3)).
     pub(super) fn handle_listed(&mut self, source: &Arc<Source>, relay: &RelayId) -> bool {
+        // Until a setup that is to begin anew has begun, nothing can be of it.
+        if !self.view.has_begun() {
+            return false;
+        }
         let is_confirmed = self.unconfirmed.list(&self.view, source, relay);
         if is_confirmed {
             self.view.confirm(relay);
@@ -536,8 +540,7 @@ impl Book {
     /// One that a clock dated ahead must not make all others too old to vouch.
     fn note_newest(&mut self, wall: WallTime) {
         let past = self.past.values().map(|past| &past.descriptor);
-        let issued = self.view.iter().chain(past);
-        let issued = issued.filter(|it| !it.is_future(wall));
+        let issued = past.filter(|it| !it.is_future(wall));
         let newest = issued.map(|it| it.issued_at).max();
         self.past_until = newest.unwrap_or_default();
     }
@@ -547,7 +550,10 @@ impl Book {
     fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime) {
         let age = network.params.receipt_issuer_age;
         let is_known = |past: &Past| past.age.is_at_least(age, wall);
-        if self.view.is_setting_up(wall)
+        // Founders, who know only each other, have nothing to catch up with.
+        let is_founder = network.seeds.iter().any(|seed| self.view.is_own(&seed.id));
+        if is_founder
+            || self.view.is_setting_up(wall)
             || self.view.knows_another_for(age, wall)
             || self.past.values().any(is_known)
         {

@@ -2,6 +2,7 @@ use rand::{SeedableRng, rngs::ChaCha20Rng};
 
 use super::*;
 use crate::directory::testing::{self, TestRelay, WALL};
+use crate::ids::Peer;
 use crate::limits::{RENEWALS_AT_ONCE, VIEW_SLACK};
 use crate::time::Duration;
 
@@ -171,6 +172,10 @@ fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_no
     assert_eq!((book.view().len(), last_known(&book).len()), (0, 4));
     let mut network = testing::public_network();
     network.params.receipts_min = 1;
+    // Its own descriptor is newer than all that it knew, and makes nobody too old.
+    let own = testing::vouched(issued(20, back_at), [1], back_at);
+    assert_eq!(book.own(&network, back_at, &own.bytes()), Ok(true));
+    book.expire(&network, back_at, back_at);
     // The third is a stranger.
     for (number, issuer, is_taken) in [(5, 1, true), (6, 4, false), (7, 8, false)] {
         let newcomer = testing::vouched(issued(number, back_at), [issuer], back_at);
@@ -732,6 +737,7 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
         "by an issuer that it does not know"
     );
     book.expire(&network, back_at, back_at);
+    assert!(!confirm_listed(&mut book, 10), "of no setup yet");
     for number in [11, 1, 2] {
         assert!(confirm(&mut book, number, back_at));
     }
@@ -748,6 +754,29 @@ fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
         assert!(!confirm(&mut book, 3, after));
         assert!(confirm_listed(&mut book, 10), "it is of the setup");
         assert!(is_old(&book, 10));
+    }
+}
+
+#[test] // §8.2(3)
+fn founders_who_know_only_each_other_have_one_setup() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let peer = |number| Peer {
+        id: id(number),
+        host_port: "20.1.1.1:9000".to_owned(),
+    };
+    for (seeds, is_over) in [(vec![peer(1), peer(2)], true), (vec![peer(2)], false)] {
+        network.seeds = seeds;
+        let mut book = Book::new();
+        let own = testing::vouched(issued(1, WALL), [2], WALL);
+        book.own(&network, WALL, &own.bytes()).unwrap();
+        let other = testing::vouched(issued(2, WALL), [1], WALL);
+        book.learn(&network, WALL, other.unverified()).unwrap();
+        let then = later(2 * HOUR);
+        book.expire(&network, then, then);
+        let stranger = testing::vouched(issued(9, then), [8], then);
+        let learned = book.learn(&network, then, stranger.unverified());
+        assert_eq!(learned.is_err(), is_over, "{learned:?}");
     }
 }
 

@@ -276,6 +276,16 @@ impl NetView {
         self.began_at = Some(self.began_at.map_or(at, |began_at| began_at.min(at)));
     }
 
+    /// Whether the setup has begun, however long ago.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.began_at.is_some()
+    }
+
+    /// Whether this is the node itself.
+    pub(super) fn is_own(&self, relay: &RelayId) -> bool {
+        self.own.as_ref() == Some(relay)
+    }
+
     /// Its setup is still to come: no relay but this node is of it yet. Returns those that may be.
     pub(super) fn begin_anew(&mut self) -> Vec<RelayId> {
         self.began_at = None;
