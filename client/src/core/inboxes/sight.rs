@@ -149,9 +149,11 @@ impl Sight {
         self.running = None;
         self.looked_at = Some(cx.now);
         let seen = look.judge(cx.wall.epoch(), &found);
-        // Whoever caused a hurried look knows when it comes, and could serve that one alone.
-        if matches!(seen, Seen::Found(..)) && !look.is_hurried {
-            self.on_found();
+        // Whoever caused a hurried look knows when it comes, and could serve that one alone, or no other.
+        match seen {
+            Seen::Found(..) if !look.is_hurried => self.on_found(),
+            Seen::Missed if look.is_hurried => return Some(Seen::Nothing),
+            Seen::Found(..) | Seen::Missed | Seen::Nothing => {}
         }
         Some(seen)
     }
