@@ -376,6 +376,8 @@ pub const NETWORK_NEW_FOR: Duration = Duration::from_secs(300);
 pub const SEEDS_DIFFER_MIN: usize = 5;
 /// The part of all that they list which such relays must exceed, percent (§8.3(9c)).
 pub const SEEDS_DIFFER_PERCENT: usize = 10;
+/// For how long a client that was off waits for another source, once one has answered (§8.3(9c)).
+pub const SECOND_SOURCE_WAIT: Duration = Duration::from_secs(10);
 /// Sources whose lists are compared (§8.3(9c)).
 pub const SEEDS_COMPARED_MAX: usize = 8;
 /// One in so many of a client's reconciliations is with a relay drawn at random (§8.3(9)).

@@ -333,3 +333,33 @@ fn relays_of_an_old_network_vouch_for_each_other_to_one_who_was_away() {
     };
     assert!(notices.iter().any(is_ready), "{}", world.describe());
 }
+
+#[test] // §8.3(9c)
+fn after_days_away_one_sources_word_is_not_used_at_once() {
+    for is_alone in [false, true] {
+        let mut world = World::with_overlay(931, strangers()).founders(3).relays(9);
+        world.run_for(Duration::from_secs(3600));
+        world.add_client();
+        world.run_for(Duration::from_secs(3600));
+        let core = world.client(ALICE).core().expect("it runs");
+        let guard = core.status().guard.expect("it has one");
+        sleep_all(&mut world, 0..12, &[ALICE]);
+        (0..12).for_each(|relay| world.restart_relay(RelayName(relay)));
+        world.run_for(Duration::from_secs(600));
+        for relay in (0..12).map(RelayName).filter(|_| is_alone) {
+            if world.relay_named(guard) != Some(relay) {
+                world.crash_relay(relay);
+            }
+        }
+        world.restart_client(ALICE);
+        let from = world.now();
+        let is_ready = |world: &World| {
+            let mut notices = world.client(ALICE).notices.iter();
+            notices.any(|(at, it)| *at >= from && matches!(it, Notice::Ready { .. }))
+        };
+        world.run_for(Duration::from_secs(8));
+        assert_eq!(is_ready(&world), !is_alone, "{}", world.describe());
+        world.run_for(Duration::from_secs(12));
+        assert!(is_ready(&world), "{}", world.describe());
+    }
+}

@@ -128,7 +128,7 @@ fn inboxes_of_one_owner_and_their_epochs_are_published_apart() {
     let mut keepers = Keepers::default();
     keepers.look(&world);
     keepers.forget();
-    keepers.watch(&mut world, HOUR * 6);
+    keepers.watch(&mut world, HOUR * 8);
     let waits = keepers.waits();
     assert!(waits.len() >= 4, "{waits:?}: most of eight were overdue");
     let least = waits.iter().min().expect("there are some");
@@ -209,7 +209,8 @@ fn after_weeks_away_a_command_of_seconds_makes_an_inbox_findable() {
             let disks = world.all_relays().iter().map(|relay| &relay.disk);
             let kept = disks.flat_map(|disk| disk.inbox_descriptors());
             let kept = kept.filter(|it| outside(it).0 == now).count();
-            assert!(kept > 3, "seed {seed}: {kept} positions have it");
+            // A sender asks four of six.
+            assert!(kept >= 3, "seed {seed}: {kept} positions have it");
             let core = world.client(OWNER).core().expect("it runs");
             assert_eq!(core.status().inboxes[0].missing_since, None);
             end(&mut world);

@@ -152,7 +152,7 @@ impl Core {
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
         }
-        core.look_at_view(moment.wall);
+        core.look_at_view(moment);
         if !core.shared.is_ready {
             core.shared.tell_waiting();
         }
@@ -227,7 +227,7 @@ impl Core {
         let target =
             shown.and_then(|descriptor| self.shared.learn_shown(moment.wall, descriptor, rng));
         if target.is_some() {
-            self.look_at_view(moment.wall);
+            self.look_at_view(moment);
         }
         let mut cx = self.shared.context(moment, rng);
         if self.is_stopped {
@@ -451,9 +451,10 @@ impl Core {
     }
 
     /// After the book changed, or a reconciliation ended: continues whatever waited for a view.
-    fn look_at_view(&mut self, wall: WallTime) {
-        let is_whole = !self.sync.is_running() && !self.sync.is_disputed();
-        if self.shared.look_at_view(wall, is_whole) {
+    fn look_at_view(&mut self, moment: Moment) {
+        let is_whole =
+            !self.sync.is_running() && !self.sync.is_disputed() && !self.sync.is_alone(moment.now);
+        if self.shared.look_at_view(moment.wall, is_whole) {
             // The descriptors are dead, while the relays need not be.
             self.sync.on_view_lost();
             self.shared.tell_waiting();
@@ -479,13 +480,14 @@ impl Core {
 
     /// Lets every part do what is due, until none has anything more to do for another.
     fn drive(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
-        self.driven_at = moment;
+        let before = core::mem::replace(&mut self.driven_at, moment);
         if self.is_stopped {
             return;
         }
         self.look_at_clock(moment);
-        if self.shared.expire(moment) {
-            self.look_at_view(moment.wall);
+        let was_alone = self.sync.is_alone(before.now);
+        if self.shared.expire(moment) || (was_alone && !self.sync.is_alone(moment.now)) {
+            self.look_at_view(moment);
         }
         if core::mem::take(&mut self.shared.is_clock_jumped) {
             let mut cx = self.shared.context(moment, rng);
@@ -630,7 +632,7 @@ impl Core {
                     let mut cx = self.shared.context(moment, rng);
                     self.sync.compare_sources(&mut cx, source, listing);
                 }
-                self.look_at_view(moment.wall);
+                self.look_at_view(moment);
                 if let Some((_, listing)) = listing {
                     let mut cx = self.shared.context(moment, rng);
                     self.sync.judge_guards(&mut cx, &mut self.pool, listing);

@@ -299,6 +299,11 @@ impl Sync {
         self.first_contact.is_disputed()
     }
 
+    /// Whether another source is waited for before the view is used.
+    pub(super) fn is_alone(&self, now: Instant) -> bool {
+        self.first_contact.is_alone(now)
+    }
+
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether a
     /// guard hides relays.
     pub(super) fn judge_guards(&mut self, cx: &mut Context<'_>, pool: &mut Pool, listing: Listing) {
@@ -539,7 +544,9 @@ impl Sync {
             return Some(running.ends_by()).filter(|&at| at > after);
         }
         let rests = self.round.rests(pool, after);
-        rests.chain([self.next_at]).filter(|&at| at > after).min()
+        let alone = self.first_contact.timeout();
+        let all = rests.chain([self.next_at]).chain(alone);
+        all.filter(|&at| at > after).min()
     }
 }
 

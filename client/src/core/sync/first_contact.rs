@@ -11,8 +11,9 @@ use std::sync::Arc;
 use umbel_proto::directory::{Listing, Source, VerifiedDescriptor};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    NETWORK_NEW_FOR, SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT,
+    NETWORK_NEW_FOR, SECOND_SOURCE_WAIT, SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT,
 };
+use umbel_proto::time::Instant;
 
 use super::super::context::Context;
 use super::super::io::{StoreOp, Warning};
@@ -38,6 +39,8 @@ pub(super) struct FirstContact {
     /// The list of each source that answered to the end. No two of them were reached in one address
     /// group.
     lists: Vec<(Arc<Source>, BTreeSet<RelayId>)>,
+    /// Until when a client that has lost its view waits for another source, since one has answered.
+    alone_until: Option<Instant>,
 }
 
 impl FirstContact {
@@ -50,12 +53,24 @@ impl FirstContact {
         Self {
             verdict,
             lists: Vec::new(),
+            alone_until: None,
         }
     }
 
     /// Whether sources disagree, and the user has not accepted that.
     pub(super) fn is_disputed(&self) -> bool {
         self.verdict == Verdict::Disputed
+    }
+
+    /// Whether another source is waited for: relays that come back are as old as they were, so that the
+    /// one that answers first could choose which do.
+    pub(super) fn is_alone(&self, now: Instant) -> bool {
+        self.alone_until.is_some_and(|until| now < until)
+    }
+
+    /// When that wait is over, a past moment included.
+    pub(super) const fn timeout(&self) -> Option<Instant> {
+        self.alone_until
     }
 
     /// A reconciliation with this source ended, and what came with it was taken.
@@ -65,20 +80,33 @@ impl FirstContact {
         source: &Arc<Source>,
         listing: &Listing,
     ) {
-        let is_open = cx.view().is_setting_up(cx.wall) || self.is_disputed();
-        if cx.is_ready || !is_open || self.verdict == Verdict::Accepted {
+        if cx.is_ready || self.verdict == Verdict::Accepted {
             self.lists.clear();
+            self.alone_until = None;
             return;
         }
         self.lists.retain(|(other, _)| other.relay != source.relay);
         let mut others = self.lists.iter();
         let is_apart = others.all(|(other, _)| other.is_apart_from(source));
-        if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX || is_network_new(cx) {
+        if !is_apart {
             return;
+        }
+        // Else those who came first could not be outvoted.
+        if self.lists.len() >= SEEDS_COMPARED_MAX {
+            self.lists.remove(0);
         }
         let listed = cx.view().iter().map(|known| known.relay);
         let listed = listed.filter(|relay| !listing.lacking.contains(relay));
         self.lists.push((Arc::clone(source), listed.collect()));
+        let is_first = self.lists.len() == 1 && !cx.view().is_setting_up(cx.wall);
+        if is_first && !cx.network.params.selectable_age.is_zero() {
+            self.alone_until.get_or_insert(cx.now + SECOND_SOURCE_WAIT);
+        } else {
+            self.alone_until = None;
+        }
+        if is_network_new(cx) {
+            return;
+        }
         // A source that is alone settles nothing.
         let is_settled =
             do_most_agree(&self.lists) && (self.lists.len() > 1 || !self.is_disputed());
@@ -231,10 +259,19 @@ mod tests {
             });
             assert!(told.is_empty() && !contact.is_disputed());
         }
-        assert_eq!(
-            disputed(&mut contact, &[(1, &[]), (2, FIVE)]),
-            [false, true]
-        );
+        assert_eq!(disputed(&mut contact, &[(1, &[])]), [true], "it is older");
+    }
+
+    #[test] // §8.3(9c)
+    fn sources_that_came_first_can_be_outvoted() {
+        let others: &[u8] = &[16, 17, 18, 19, 20];
+        let first = (1..=4).map(|seed| (seed, FIVE));
+        let next = (5..=8).map(|seed| (seed, others));
+        let mut contact = new();
+        let liars: Vec<_> = first.chain(next).collect();
+        assert_eq!(disputed(&mut contact, &liars).last(), Some(&true));
+        let honest: Vec<(u8, &[u8])> = (9..=14).map(|seed| (seed, &[][..])).collect();
+        assert_eq!(disputed(&mut contact, &honest).last(), Some(&false));
     }
 
     #[test] // §8.3(9c)
