@@ -167,18 +167,19 @@ fn a_flip_anywhere_in_a_cell_is_caught() {
 
 #[test] // §3.1
 fn a_flip_seen_by_a_relay_is_a_bad_tag() {
-    let mut world = World::new(90).relays(8).clients(2);
-    let address = world.create_inbox(BOB, "help");
-    for number in 0..8 {
-        world.relay(RelayName(number)).adversary = Some(Adversary::new(Tampering::Flip(77), 6));
+    let mut broken: Vec<Violation> = Vec::new();
+    // In some worlds the clients see all of them.
+    for seed in 90..94 {
+        let mut world = World::new(seed).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        for number in 0..8 {
+            world.relay(RelayName(number)).adversary = Some(Adversary::new(Tampering::Flip(77), 6));
+        }
+        world.send(ALICE, &address, vec![3; 100]);
+        world.run_for(Duration::from_secs(60));
+        let relays = world.all_relays().iter();
+        broken.extend(relays.flat_map(|relay| relay.broken.clone()));
     }
-    world.send(ALICE, &address, vec![3; 100]);
-    world.run_for(Duration::from_secs(60));
-    let broken: Vec<Violation> = world
-        .all_relays()
-        .iter()
-        .flat_map(|relay| relay.broken.clone())
-        .collect();
     assert!(!broken.is_empty());
     assert!(
         broken.iter().all(|violation| *violation == Violation::Tag),
