@@ -53,6 +53,14 @@ fn outside(descriptor: &[u8]) -> (Epoch, u64, BlindedKey) {
     (Epoch(number(1)), number(9), BlindedKey(blinded))
 }
 
+/// How many relays keep a descriptor of the current epoch.
+fn kept(world: &World) -> usize {
+    let now = world.wall().epoch();
+    let disks = world.all_relays().iter().map(|relay| &relay.disk);
+    let found = disks.flat_map(|disk| disk.inbox_descriptors());
+    found.filter(|it| outside(it).0 == now).count()
+}
+
 /// All that directory relays together see of what is published.
 #[derive(Default)]
 struct Keepers {
@@ -171,12 +179,6 @@ fn a_turn_that_was_cut_short_is_gone_on_with_at_the_next_start() {
         end(&mut world);
         world.skip(DAY * 15);
         world.run_for(MINUTE);
-        let kept = |world: &World| {
-            let now = world.wall().epoch();
-            let disks = world.all_relays().iter().map(|relay| &relay.disk);
-            let found = disks.flat_map(|disk| disk.inbox_descriptors());
-            found.filter(|it| outside(it).0 == now).count()
-        };
         assert_eq!(kept(&world), 0, "all epochs are over");
         // Ends as soon as its turn has begun.
         world.restart_client(OWNER);
@@ -205,11 +207,8 @@ fn after_weeks_away_a_command_of_seconds_makes_an_inbox_findable() {
             world.run_for(MINUTE);
             world.restart_client(OWNER);
             world.run_for(Duration::from_secs(12));
-            let now = world.wall().epoch();
-            let disks = world.all_relays().iter().map(|relay| &relay.disk);
-            let kept = disks.flat_map(|disk| disk.inbox_descriptors());
-            let kept = kept.filter(|it| outside(it).0 == now).count();
             // A sender asks four of six.
+            let kept = kept(&world);
             assert!(kept >= 3, "seed {seed}: {kept} positions have it");
             let core = world.client(OWNER).core().expect("it runs");
             assert_eq!(core.status().inboxes[0].missing_since, None);

@@ -7,7 +7,7 @@
 //! A source is where it was reached. A descriptor may name the address groups of others besides, and
 //! so keep these from being sources beside it.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -30,8 +30,7 @@ impl Source {
     /// The relay at the other end of a link, which is at this IP. `None` if its descriptor doesn't
     /// say so: what it lists counts for nothing.
     pub fn linked(network: &Network, known: &RelayDescriptor, ip: IpAddr) -> Option<Self> {
-        let is_there =
-            |address: &&core::net::SocketAddr| address.ip().to_canonical() == ip.to_canonical();
+        let is_there = |address: &&SocketAddr| address.ip().to_canonical() == ip.to_canonical();
         let addresses = known.addresses.iter().filter(is_there);
         let groups: BTreeSet<Group> = addresses.flat_map(|&it| network.groups_of(it)).collect();
         let relay = known.relay;

@@ -285,6 +285,16 @@ fn friends(seen: &Seen) -> Finding {
     )
 }
 
+/// How many messages of either come.
+fn came(seen: &Seen) -> String {
+    let (strangers, friend) = (&seen.strangers, &seen.friend);
+    format!(
+        "{} strangers', {} friends'",
+        strangers.of(strangers.came),
+        friend.of(friend.came)
+    )
+}
+
 fn gets_through(seen: &Seen) -> Finding {
     let (strangers, friend) = (&seen.strangers, &seen.friend);
     Finding::new(
@@ -292,11 +302,7 @@ fn gets_through(seen: &Seen) -> Finding {
             "{}: messages come all the same, since the mailboxes that it names are there",
             seen.case.name()
         ),
-        format!(
-            "{} strangers', {} friends'",
-            strangers.of(strangers.came),
-            friend.of(friend.came)
-        ),
+        came(seen),
         strangers.came == strangers.count && friend.came == friend.count,
     )
 }
@@ -344,11 +350,7 @@ fn replaced(seen: &Seen) -> Vec<Finding> {
                 "{}: once there are companions, strangers get through, all but the first; what the friend wrote before comes then, too",
                 seen.case.name()
             ),
-            format!(
-                "{} strangers', {} friends'",
-                strangers.of(strangers.came),
-                friend.of(friend.came)
-            ),
+            came(seen),
             strangers.came + first >= strangers.count && friend.came == friend.count,
         ),
     ]
