@@ -118,17 +118,15 @@ impl TurnedAway {
     pub(super) fn add(&mut self, descriptor: &VerifiedDescriptor, reason: Reason) {
         let (relay, version) = (descriptor.relay, descriptor.version());
         self.remove(&relay);
+        self.versions.insert(relay, (version, reason));
         if let Reason::AddressTaken(address) = reason {
             let there = self.at.entry(address).or_default();
             there.insert((version, relay));
-            let is_full = there.len() > TURNED_AWAY_AN_ADDRESS_MAX;
-            let oldest = there.first().filter(|_| is_full).map(|&(_, oldest)| oldest);
-            self.versions.insert(relay, (version, reason));
-            if let Some(oldest) = oldest {
+            if there.len() > TURNED_AWAY_AN_ADDRESS_MAX
+                && let Some(&(_, oldest)) = there.first()
+            {
                 self.remove(&oldest);
             }
-        } else {
-            self.versions.insert(relay, (version, reason));
         }
         if self.versions.len() > TURNED_AWAY_MAX {
             self.remove(&relay);
