@@ -169,33 +169,18 @@ const FORMAT_4: &str = "
 /// States of one format each. Programs before this one read older ones too, and upgraded a row when
 /// they next wrote it, so a database of format 4 has a mixture.
 const FORMAT_5: &[Rewrite] = &[
-    Rewrite {
-        keys: "SELECT rowid FROM inboxes",
-        read: "SELECT state FROM inboxes WHERE rowid = ?1",
-        write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
-        upgrade: |old, _| states::inbox_3(old),
-    },
+    Rewrite::inboxes(|old, _| states::inbox_3(old)),
     Rewrite {
         keys: "SELECT rowid FROM outbox",
         read: "SELECT state FROM outbox WHERE rowid = ?1",
         write: "UPDATE outbox SET state = ?2 WHERE rowid = ?1",
         upgrade: states::message_3,
     },
-    Rewrite {
-        keys: "SELECT name FROM meta WHERE name = 'paths'",
-        read: "SELECT value FROM meta WHERE name = ?1",
-        write: "UPDATE meta SET value = ?2 WHERE name = ?1",
-        upgrade: |old, _| states::paths_2(old),
-    },
+    Rewrite::paths(|old, _| states::paths_2(old)),
 ];
 
 /// What each relay of the second layer made and refused.
-const FORMAT_6: &[Rewrite] = &[Rewrite {
-    keys: "SELECT name FROM meta WHERE name = 'paths'",
-    read: "SELECT value FROM meta WHERE name = ?1",
-    write: "UPDATE meta SET value = ?2 WHERE name = ?1",
-    upgrade: |old, _| states::paths_3(old),
-}];
+const FORMAT_6: &[Rewrite] = &[Rewrite::paths(|old, _| states::paths_3(old))];
 
 /// Since when each relay's first address is known. Those of before have been there for long: nobody
 /// wrote down since when.
@@ -209,44 +194,19 @@ const FORMAT_8: &str = "
 ";
 
 /// A revision and a time for each epoch's descriptor of an inbox.
-const FORMAT_9: &[Rewrite] = &[Rewrite {
-    keys: "SELECT rowid FROM inboxes",
-    read: "SELECT state FROM inboxes WHERE rowid = ?1",
-    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
-    upgrade: states::inbox_4,
-}];
+const FORMAT_9: &[Rewrite] = &[Rewrite::inboxes(states::inbox_4)];
 
 /// When an inbox is looked up by its owner.
-const FORMAT_10: &[Rewrite] = &[Rewrite {
-    keys: "SELECT rowid FROM inboxes",
-    read: "SELECT state FROM inboxes WHERE rowid = ?1",
-    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
-    upgrade: |old, _| states::inbox_5(old),
-}];
+const FORMAT_10: &[Rewrite] = &[Rewrite::inboxes(|old, _| states::inbox_5(old))];
 
 /// Companions of an inbox's mailboxes.
-const FORMAT_11: &[Rewrite] = &[Rewrite {
-    keys: "SELECT rowid FROM inboxes",
-    read: "SELECT state FROM inboxes WHERE rowid = ?1",
-    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
-    upgrade: |old, _| states::inbox_6(old),
-}];
+const FORMAT_11: &[Rewrite] = &[Rewrite::inboxes(|old, _| states::inbox_6(old))];
 
 /// Relays pinned in the middle's place.
-const FORMAT_12: &[Rewrite] = &[Rewrite {
-    keys: "SELECT name FROM meta WHERE name = 'paths'",
-    read: "SELECT value FROM meta WHERE name = ?1",
-    write: "UPDATE meta SET value = ?2 WHERE name = ?1",
-    upgrade: |old, _| states::paths_4(old),
-}];
+const FORMAT_12: &[Rewrite] = &[Rewrite::paths(|old, _| states::paths_4(old))];
 
 /// Whether a descriptor is half published.
-const FORMAT_13: &[Rewrite] = &[Rewrite {
-    keys: "SELECT rowid FROM inboxes",
-    read: "SELECT state FROM inboxes WHERE rowid = ?1",
-    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
-    upgrade: |old, _| states::inbox_7(old),
-}];
+const FORMAT_13: &[Rewrite] = &[Rewrite::inboxes(|old, _| states::inbox_7(old))];
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.
@@ -265,6 +225,26 @@ impl Step {
 }
 
 impl Rewrite {
+    /// All inboxes.
+    const fn inboxes(upgrade: fn(&[u8], &StepContext) -> Option<State>) -> Self {
+        Self {
+            keys: "SELECT rowid FROM inboxes",
+            read: "SELECT state FROM inboxes WHERE rowid = ?1",
+            write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+            upgrade,
+        }
+    }
+
+    /// The paths.
+    const fn paths(upgrade: fn(&[u8], &StepContext) -> Option<State>) -> Self {
+        Self {
+            keys: "SELECT name FROM meta WHERE name = 'paths'",
+            read: "SELECT value FROM meta WHERE name = ?1",
+            write: "UPDATE meta SET value = ?2 WHERE name = ?1",
+            upgrade,
+        }
+    }
+
     /// One row at a time: an outbox may hold many megabytes. A state that can't be read stays as it
     /// is, for the core to refuse by the name of its row.
     fn run(&self, connection: &Connection, context: &StepContext) -> rusqlite::Result<()> {
