@@ -132,8 +132,11 @@ impl Sources {
         let Some(accused) = self.turns.get(&guard) else {
             return false;
         };
-        let has_much =
-            |witness: &Turn| are_many(cx, accused.hidden(cx).filter(|it| witness.has(it)));
+        let least = groups_least(cx);
+        let has_much = |witness: &Turn| {
+            let hidden = accused.hidden(cx).filter(|it| witness.has(it));
+            group_count(cx, hidden) >= least
+        };
         let mut found_by: Vec<RelayId> = Vec::new();
         for (&other, witness) in &self.turns {
             if has_much(witness) && found_by.iter().all(|&it| cx.known().are_apart(it, other)) {
@@ -154,21 +157,24 @@ impl Sources {
             let hidden: Vec<BTreeSet<&RelayId>> =
                 others.iter().map(|it| it.hidden(cx).collect()).collect();
             let by_all = |relay: &&RelayId| hidden.iter().all(|it| it.contains(relay));
-            are_many(cx, first.hidden(cx).filter(by_all))
+            group_count(cx, first.hidden(cx).filter(by_all)) >= groups_least(cx)
         })
     }
 }
 
-/// Whether these relays are in many groups: identities are cheap.
-fn are_many<'a>(cx: &Context<'_>, relays: impl Iterator<Item = &'a RelayId>) -> bool {
+/// In how many groups these relays are: identities are cheap.
+fn group_count<'a>(cx: &Context<'_>, relays: impl Iterator<Item = &'a RelayId>) -> usize {
     let group_of = |relay| Some(cx.view().get(relay)?.widest_group(cx.network));
-    let count = relays
+    relays
         .filter_map(group_of)
         .collect::<BTreeSet<Group>>()
-        .len();
-    let all = cx.view().iter().map(|it| it.widest_group(cx.network));
-    let all = all.collect::<BTreeSet<Group>>().len();
-    count >= HIDDEN_MIN.max(all * HIDDEN_PERCENT / 100)
+        .len()
+}
+
+/// How many groups of this view are many.
+fn groups_least(cx: &Context<'_>) -> usize {
+    let all = group_count(cx, cx.view().iter().map(|it| &it.relay));
+    HIDDEN_MIN.max(all * HIDDEN_PERCENT / 100)
 }
 
 /// How many relays of this view are many to be out of date.
