@@ -165,11 +165,7 @@ impl Inboxes {
             return;
         }
         let mean = self.look_rest_mean(cx);
-        let acted = self.acted.as_ref();
-        let due = self
-            .by_name
-            .iter_mut()
-            .filter(|(name, _)| may_act(acted, name, cx.now));
+        let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
         let due = due.filter_map(|(name, inbox)| Some((inbox.look_due(cx)?, name, inbox)));
         if let Some((_, name, inbox)) = due.min_by_key(|&(due_at, _, _)| due_at) {
             inbox.begin_look(cx);
@@ -207,11 +203,7 @@ impl Inboxes {
         if self.by_name.values().any(is_resting) {
             return;
         }
-        let acted = self.acted.as_ref();
-        let due = self
-            .by_name
-            .iter_mut()
-            .filter(|(name, _)| may_act(acted, name, cx.now));
+        let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
         let due = due.filter_map(|(name, inbox)| {
             let (urgency, epoch) = inbox.due(cx)?;
             Some(((urgency, epoch), name, inbox))
@@ -311,7 +303,15 @@ impl Inboxes {
     }
 }
 
-/// Whether this inbox may be published or looked up now, of its own accord.
-fn may_act(acted: Option<&(String, Instant)>, name: &str, now: Instant) -> bool {
-    acted.is_none_or(|(last, until)| last == name || *until <= now)
+/// The inboxes that may be published or looked up now, of their own accord.
+fn free<'a>(
+    by_name: &'a mut BTreeMap<String, Inbox>,
+    acted: Option<&'a (String, Instant)>,
+    now: Instant,
+) -> impl Iterator<Item = (&'a String, &'a mut Inbox)> {
+    let waits_for = acted
+        .filter(|(_, until)| *until > now)
+        .map(|(last, _)| last);
+    let inboxes = by_name.iter_mut();
+    inboxes.filter(move |(name, _)| waits_for.is_none_or(|last| last == *name))
 }

@@ -82,7 +82,7 @@ pub(super) struct PublicationState {
     is_outdated: bool,
     next_at: WallTime,
     posted: Vec<RelayId>,
-    /// Its revision is being published: the next run goes on with that.
+    /// Its revision is being published, and the next run resumes that.
     is_begun: bool,
 }
 

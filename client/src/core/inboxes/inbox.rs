@@ -193,8 +193,8 @@ impl Inbox {
         may_publish.then(|| self.publications.due(cx)).flatten()
     }
 
-    /// Whether it goes on with what the last run began to publish: that is as good as a turn. Then it
-    /// rests after it.
+    /// Rests, as after a turn, if the last run was cut short while it published: this run resumes that.
+    /// Whether it does.
     pub(super) fn resume(&mut self, cx: &mut Context<'_>, rest_mean: Duration) -> bool {
         let is_first = core::mem::take(&mut self.is_restored);
         let is_resumed = is_first && self.publications.are_begun(cx.wall);
