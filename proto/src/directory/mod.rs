@@ -3,11 +3,11 @@
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
 //! what lasts of it, and the addresses that outlive it · `eviction` who leaves a view that is full ·
-//! `listing` who lists which relays of its
-//! setup · [`receipts`] who has reached whom ·
-//! [`range`] what two views are compared by · [`reconcile`] how they become one · [`gossip`] with
-//! whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
-//! [`guard_age`] which relays may become guards · [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
+//! `listing` who lists which relays of its setup · [`receipts`] who has reached whom · `vouchers` who
+//! is believed about that · [`range`] what two views are compared by · [`reconcile`] how they become
+//! one · [`gossip`] with whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
+//! [`guard_age`] which relays may become guards · [`ring`] which relays keep an inbox's descriptor ·
+//! [`service`] what the directory service speaks.
 
 pub mod book;
 pub mod choice;
@@ -23,6 +23,7 @@ pub mod ring;
 pub mod service;
 mod sync_peers;
 pub mod view;
+mod vouchers;
 
 pub use book::{Book, BookOp, BookRow, Learned, NotLearned, Shown};
 pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
@@ -31,6 +32,7 @@ pub use listing::{Listing, Mark, Source};
 pub use receipts::Receipt;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Hindrance, Inserted, NetView};
+pub use vouchers::Vouchers;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -15,12 +15,13 @@ use super::eviction::{self, Candidate, Reason, Salt, Standing, TurnedAway};
 use super::range::IdRange;
 use super::receipts::Receipt;
 use super::reconcile::RangeFingerprint;
+use super::vouchers::{Issuers, Vouchers};
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
 use crate::limits::{
     ADDRESS_HELD_SHARE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX, VIEW_SLACK,
 };
-use crate::network::{Group, Network};
+use crate::network::Network;
 use crate::time::{Duration, WallTime};
 
 const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
@@ -169,6 +170,11 @@ impl NetView {
         self.barred = issuers;
     }
 
+    /// Whether this issuer is one of them.
+    pub(super) fn is_barred(&self, issuer: &RelayId) -> bool {
+        self.barred.contains(issuer)
+    }
+
     /// Whether a descriptor may be taken: the rule for everything that a peer sends. While the view
     /// is set up, issuers are not known yet, and their number has to do (§8.2(5)).
     pub fn may_admit(
@@ -239,10 +245,11 @@ impl NetView {
         let spelled = addresses.find(|it| canonical(**it) == canonical(address));
         let recently = wall.before(network.params.receipt_life / ADDRESS_HELD_SHARE);
         let is_vouched = |&address: &SocketAddr| {
-            let counted = || self.counted_receipts(descriptor, address, network, wall);
-            counted().any(|it| it.at >= recently) && counted().count() >= least
+            let counted = self.counted_receipts(descriptor, address, network, wall);
+            let dates: Vec<WallTime> = counted.map(|it| it.at).collect();
+            dates.len() >= least && dates.iter().any(|&at| at >= recently)
         };
-        self.own == Some(*relay) || spelled.is_some_and(is_vouched)
+        self.is_own(relay) || spelled.is_some_and(is_vouched)
     }
 
     /// The relays of the view that name this address.
@@ -399,7 +406,7 @@ impl NetView {
 
     /// Takes out the relays for which there is no room (§8.2(9)).
     pub(super) fn evict(&mut self, network: &Network, wall: WallTime, salt: &Salt) -> Vec<RelayId> {
-        let others = self.iter().filter(|it| Some(it.relay) != self.own);
+        let others = self.iter().filter(|it| !self.is_own(&it.relay));
         let candidates = others.map(|descriptor| Candidate {
             relay: descriptor.relay,
             standing: self.standing(descriptor, network, wall),
@@ -682,13 +689,7 @@ impl NetView {
         address: SocketAddr,
         wall: WallTime,
     ) -> Vouchers<'a> {
-        Vouchers {
-            view: self,
-            network,
-            wall,
-            groups: network.groups_of(address).collect(),
-            others: None,
-        }
+        Vouchers::new(self, network, address, wall)
     }
 
     /// Whether this relay is a seed of the network file, and the network still so young that seeds
@@ -755,15 +756,12 @@ impl NetView {
 
     /// Whether a relay other than this node has been known for this long.
     pub(super) fn knows_another_for(&self, age: Duration, wall: WallTime) -> bool {
-        let mut others = self
-            .relays
-            .iter()
-            .filter(|(relay, _)| Some(**relay) != self.own);
+        let mut others = self.relays.iter().filter(|(relay, _)| !self.is_own(relay));
         others.any(|(_, entry)| entry.age.is_at_least(age, wall))
     }
 
     /// Whether the relay has been known for this long, or for as long as there is a view.
-    fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
+    pub(super) fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
     }
@@ -798,77 +796,6 @@ fn fingerprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> Fingerprint {
 
 fn renewal_interval(network: &Network) -> Duration {
     RENEWAL_INTERVAL.min(network.params.republish / 4)
-}
-
-/// Counts the relays that vouch for one address (§8.2(4)): each known for long enough, or a seed
-/// while those vouch, and no two with an address group or an AS in common. None shares one with the
-/// address either: a network can't vouch for itself.
-#[derive(Debug)]
-pub struct Vouchers<'a> {
-    view: &'a NetView,
-    network: &'a Network,
-    wall: WallTime,
-    groups: BTreeSet<Group>,
-    others: Option<&'a Issuers<'a>>,
-}
-
-/// Relays that vouch although they are not in the view.
-pub(super) type Issuers<'a> = BTreeMap<RelayId, &'a VerifiedDescriptor>;
-
-impl<'a> Vouchers<'a> {
-    /// The receipts of this address of a descriptor that count, in their order.
-    fn receipts(
-        mut self,
-        descriptor: &'a RelayDescriptor,
-        address: SocketAddr,
-    ) -> impl Iterator<Item = &'a Receipt> {
-        let of_address = move |it: &&Receipt| it.address == address;
-        let receipts = descriptor.receipts.iter().filter(of_address);
-        receipts.filter(move |it| self.count(&it.issuer))
-    }
-
-    /// These issuers count as well, which are not in the view.
-    pub(super) fn with(self, others: Option<&'a Issuers<'a>>) -> Self {
-        Self { others, ..self }
-    }
-
-    /// Whether this issuer would count.
-    pub fn would_count(&self, issuer: &RelayId) -> bool {
-        self.groups_counted(issuer).is_some()
-    }
-
-    /// The groups of an issuer that counts.
-    fn groups_counted(&self, issuer: &RelayId) -> Option<BTreeSet<Group>> {
-        let Self {
-            view,
-            network,
-            wall,
-            groups,
-            others,
-        } = self;
-        let age = network.params.receipt_issuer_age;
-        let is_barred = view.barred.contains(issuer);
-        let may_count = || {
-            (view.is_known_for(issuer, age, *wall) && !is_barred)
-                || view.seed_vouches(network, issuer, *wall)
-        };
-        let descriptor = match view.get(issuer) {
-            Some(descriptor) => may_count().then_some(descriptor)?,
-            None => others
-                .filter(|_| !is_barred)
-                .and_then(|others| others.get(issuer).copied())?,
-        };
-        let of_issuer = descriptor.groups(network);
-        of_issuer.is_disjoint(groups).then_some(of_issuer)
-    }
-
-    /// Counts this issuer, if it does.
-    pub fn count(&mut self, issuer: &RelayId) -> bool {
-        let groups = self.groups_counted(issuer);
-        let counts = groups.is_some();
-        self.groups.extend(groups.into_iter().flatten());
-        counts
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{Receipt, ReceiptRefusal};
 use crate::directory::book::Book;
 use crate::directory::choice::{self, Candidates, Exclude};
 use crate::directory::descriptor::{Roles, VerifiedDescriptor};
-use crate::directory::view::Vouchers;
+use crate::directory::vouchers::Vouchers;
 use crate::ids::RelayId;
 use crate::limits::{
     RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
