@@ -316,6 +316,8 @@ pub const SYNC_ITEMS_MAX: usize = SYNC_FRAME_MAX / SYNC_ITEM_LEN;
 pub const SYNC_ROUNDS_MAX: usize = 8192;
 /// A peer of a relay that so many turns in a row brought no answer is replaced (§8.3(9)).
 pub const SYNC_PEER_FAILURES_MAX: u32 = 2;
+/// And after so many in a row that it answers with `Busy` (§8.3(9)).
+pub const SYNC_PEER_BUSY_MAX: u32 = 16;
 /// How often a relay reconciles with a relay that it has no link to (§8.3(9)).
 pub const FEELER_INTERVAL: Duration = Duration::from_secs(120);
 /// A relay without a link to another tries to make one at least this often (§8.3).
@@ -351,10 +353,15 @@ pub const COMPARED_AT_ONCE: u32 = 4096;
 pub const COMPARE_ALL_INTERVAL: Duration = Duration::from_micros(125);
 /// How many more times at once for all (§8.4(7)).
 pub const COMPARED_ALL_AT_ONCE: u32 = 65_536;
-/// The same for groups that have not asked for long, once nothing is left for all (§8.4(7)).
-pub const COMPARE_RESERVE_INTERVAL: Duration = Duration::from_millis(1);
-/// How many more times at once for them (§8.4(7)).
-pub const COMPARED_RESERVE_AT_ONCE: u32 = 8192;
+/// The same for one group's part of the reserve, which it has once nothing else is left (§8.4(7)).
+pub const COMPARE_PART_INTERVAL: Duration = Duration::from_secs(2);
+/// How many more times at once: two views of [`VIEW_RELAYS_MAX`] that differ everywhere are compared
+/// with it (§8.4(7)).
+pub const COMPARED_PART_AT_ONCE: u32 = 2048;
+/// The same for the reserve as a whole (§8.4(7)).
+pub const COMPARE_RESERVE_INTERVAL: Duration = Duration::from_micros(500);
+/// How many more times at once from the reserve (§8.4(7)).
+pub const COMPARED_RESERVE_AT_ONCE: u32 = 65_536;
 /// Relays that are looked through as one unit of these budgets (§8.4(7)).
 pub const COMPARE_UNIT: usize = 64;
 /// A client gives a reconciliation up once it has brought no news for so long (§8.3(6)).

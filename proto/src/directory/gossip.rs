@@ -17,7 +17,7 @@ use super::choice::{self, Candidates, Exclude};
 use super::descriptor::{Roles, Unverified};
 use super::listing::{Listing, Mark};
 use super::reconcile::{SyncFault, SyncStep, Syncer};
-use super::service::{DirectoryReply, DirectoryRequest};
+use super::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use super::sync_peers::SyncPeers;
 use crate::ids::{Peer, RelayId};
 use crate::limits::{
@@ -120,8 +120,8 @@ pub struct Gossip {
     sync_at: Instant,
     /// How soon a reconciliation comes that is due early.
     early_pause: Duration,
-    /// A descriptor was refused since the last reconciliation, for want of vouchers.
-    has_refused: bool,
+    /// The last reconciliation left a cause for an early one.
+    is_early: bool,
     feeler_at: Instant,
     rumour_at: Instant,
     out: VecDeque<Out>,
@@ -188,7 +188,7 @@ impl Gossip {
             next_batch: 0,
             sync_at: now,
             early_pause: ALONE_INTERVAL,
-            has_refused: false,
+            is_early: false,
             feeler_at: now + FEELER_INTERVAL,
             rumour_at: now,
             out: VecDeque::new(),
@@ -241,7 +241,13 @@ impl Gossip {
     }
 
     /// The last request of an exchange was answered.
-    pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
+    pub fn handle_reply(
+        &mut self,
+        now: Instant,
+        exchange: ExchangeId,
+        reply: DirectoryReply,
+        known: Known<'_>,
+    ) {
         let Some(Exchange { relay, state }) = self.exchanges.get_mut(&exchange) else {
             return; // given up a moment ago
         };
@@ -251,8 +257,8 @@ impl Gossip {
                 let step = syncer.on_reply(known.book.view(), reply);
                 match step {
                     Ok(step) => self.on_step(exchange, relay, step),
-                    Err(SyncFault::Refused(_)) => {
-                        self.on_sync_failed(relay);
+                    Err(SyncFault::Refused(refusal)) => {
+                        self.on_refused(now, relay, refusal, known);
                         self.end(exchange, Out::Done(exchange));
                     }
                     Err(fault) => self.on_fault(exchange, fault, known),
@@ -288,6 +294,23 @@ impl Gossip {
                 self.peers.handle_answered(relay);
                 self.on_synced(exchange);
             }
+        }
+    }
+
+    /// Somebody else may have used up what a busy relay answers, so that its peers leave it: another
+    /// is asked in the meantime (§8.3(9)).
+    fn on_refused(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        refusal: DirectoryRefusal,
+        known: Known<'_>,
+    ) {
+        if refusal == DirectoryRefusal::Busy {
+            self.peers.handle_busy(relay);
+            self.sync_early(now, known);
+        } else {
+            self.on_sync_failed(relay);
         }
     }
 
@@ -364,10 +387,14 @@ impl Gossip {
     }
 
     /// A descriptor was refused, since too few relays of the view vouch for it. Those who do may be
-    /// about to come into view, and nobody passes it on again: the next reconciliation comes early,
-    /// each further one after twice the time (§8.3(9)).
+    /// about to come into view, and nobody passes it on again: the next reconciliation comes early.
     pub fn handle_unvouched(&mut self, now: Instant, known: Known<'_>) {
-        self.has_refused = true;
+        self.sync_early(now, known);
+    }
+
+    /// The next reconciliation comes early, each further such one after twice the time (§8.3(9)).
+    fn sync_early(&mut self, now: Instant, known: Known<'_>) {
+        self.is_early = true;
         let at = now + self.early_pause;
         if at < self.sync_at {
             self.sync_at = at;
@@ -426,7 +453,7 @@ impl Gossip {
             pause
         };
         self.sync_at = now + pause; // §8.3(9)
-        if !core::mem::take(&mut self.has_refused) {
+        if !core::mem::take(&mut self.is_early) {
             self.early_pause = ALONE_INTERVAL;
         }
         self.sync(now, known, rng);

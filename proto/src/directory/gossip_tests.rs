@@ -112,7 +112,9 @@ impl Gossips {
             }
             Out::Ask(exchange, request) => {
                 let reply = self.serve(self.circuits[&(id, exchange)], request);
-                self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
+                self.act(id, |it, known, _| {
+                    it.handle_reply(now, exchange, reply, known);
+                });
             }
             Out::Learned {
                 source, descriptor, ..
@@ -344,7 +346,7 @@ fn a_peer_that_passes_on_what_is_forged_leaves_and_is_heard_no_more() {
     outs.for_each(drop);
     node.gossip.handle_connected(exchange, known);
     for reply in [DirectoryReply::Sync(differs), page(40..50)] {
-        node.gossip.handle_reply(exchange, reply, known);
+        node.gossip.handle_reply(all.now, exchange, reply, known);
     }
     let first_learned = core::iter::from_fn(|| node.gossip.poll_out())
         .find(|out| matches!(out, Out::Learned { .. }));
@@ -516,7 +518,7 @@ fn news_that_reaches_nobody_is_passed_on_the_next_time() {
         assert!(matches!(node.gossip.poll_out(), Some(Out::Ask(..))));
         let busy = DirectoryReply::Refused(DirectoryRefusal::Busy);
         node.gossip
-            .handle_reply(exchanges[1], busy, known(&network, &node.book));
+            .handle_reply(all.now, exchanges[1], busy, known(&network, &node.book));
         assert!(matches!(node.gossip.poll_out(), Some(Out::Done(_))));
         let waiting: Vec<_> = node.gossip.rumours.iter().collect();
         assert_eq!(waiting, [&ByteBuf::from(node.descriptor.clone())]);
@@ -534,7 +536,8 @@ fn news_that_one_relay_took_is_not_passed_on_again() {
     let known = known(&network, &node.book);
     node.gossip.handle_connected(exchanges[0], known);
     let pushed = DirectoryReply::Pushed { accepted: 1 };
-    node.gossip.handle_reply(exchanges[0], pushed, known);
+    node.gossip
+        .handle_reply(all.now, exchanges[0], pushed, known);
     node.gossip.handle_failed(exchanges[1], known);
     assert!(node.gossip.rumours.is_empty() && node.gossip.batches.is_empty());
 }
@@ -669,4 +672,39 @@ fn who_refused_what_nobody_vouches_for_reconciles_soon_and_then_ever_later() {
         "{pauses:?}"
     );
     assert_eq!((&pauses[1..4], pauses[6]), (&[5, 10, 20][..], 5));
+}
+
+#[test] // §8.3(9)
+fn a_busy_peer_stays_and_another_is_asked_soon() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 12);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&all.ids[3]).unwrap();
+    let known = known(&network, &node.book);
+    for &other in &all.ids {
+        node.gossip.handle_linked(all.now, other, known);
+    }
+    let anchors = node.gossip.peers.anchors(2);
+    let mut now = node.gossip.sync_at;
+    let mut pauses = Vec::new();
+    let mut asked = BTreeSet::new();
+    for _ in 0..20 {
+        node.gossip.on_sync_timer(now, known, &mut all.rng);
+        while let Some(out) = node.gossip.poll_out() {
+            if let Out::Connect {
+                exchange, relay, ..
+            } = out
+            {
+                asked.insert(relay);
+                let busy = DirectoryReply::Refused(DirectoryRefusal::Busy);
+                node.gossip.handle_connected(exchange, known);
+                node.gossip.handle_reply(now, exchange, busy, known);
+            }
+        }
+        pauses.push(node.gossip.sync_at.since(now).as_secs());
+        now = node.gossip.sync_at;
+    }
+    assert_eq!(pauses[..5], [5, 10, 20, 40, 80]);
+    assert!(asked.len() >= 8 && anchors.iter().all(|it| asked.contains(it)));
+    assert_eq!(node.gossip.peers.anchors(2), anchors, "none has left");
 }

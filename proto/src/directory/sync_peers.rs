@@ -12,7 +12,7 @@ use super::book::Book;
 use super::choice::{self, Candidates, Exclude};
 use super::descriptor::{Roles, VerifiedDescriptor};
 use crate::ids::RelayId;
-use crate::limits::SYNC_PEER_FAILURES_MAX;
+use crate::limits::{SYNC_PEER_BUSY_MAX, SYNC_PEER_FAILURES_MAX};
 use crate::network::{Group, Network};
 use crate::time::WallTime;
 
@@ -32,6 +32,8 @@ struct SyncPeer {
     has_answered: bool,
     /// Turns in a row that brought no answer.
     failures: u32,
+    /// Turns in a row that it was too busy for.
+    busy: u32,
 }
 
 impl SyncPeers {
@@ -41,6 +43,7 @@ impl SyncPeers {
             relay,
             has_answered: true,
             failures: 0,
+            busy: 0,
         };
         Self {
             own,
@@ -70,6 +73,7 @@ impl SyncPeers {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.relay == relay) {
             peer.has_answered = true;
             peer.failures = 0;
+            peer.busy = 0;
         }
     }
 
@@ -79,6 +83,15 @@ impl SyncPeers {
             peer.failures += 1;
         }
         self.leave(|peer| peer.failures >= SYNC_PEER_FAILURES_MAX);
+    }
+
+    /// This relay was too busy, if it is a peer. Others may have used up what it answers: that says
+    /// nothing of it, unless it lasts.
+    pub(super) fn handle_busy(&mut self, relay: RelayId) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.relay == relay) {
+            peer.busy += 1;
+        }
+        self.leave(|peer| peer.busy >= SYNC_PEER_BUSY_MAX);
     }
 
     /// This relay broke a rule.
@@ -144,6 +157,7 @@ impl SyncPeers {
                 relay,
                 has_answered: false,
                 failures: 0,
+                busy: 0,
             });
         }
     }
@@ -276,5 +290,26 @@ mod tests {
         let after = turns(&mut peers, &network, &book, 3);
         assert_eq!(after.len(), 8);
         assert_eq!(after[..4], before[1..5], "the others keep their places");
+    }
+
+    #[test] // §8.3(9)
+    fn who_is_busy_stays_a_peer_and_an_anchor_but_not_for_ever() {
+        let network = network();
+        let book = book(&network);
+        let mut peers = SyncPeers::new(id(0), Vec::new());
+        let before = turns(&mut peers, &network, &book, 1);
+        let busy = before[0];
+        for _ in 0..2 {
+            peers.handle_answered(busy);
+            (1..SYNC_PEER_BUSY_MAX).for_each(|_| peers.handle_busy(busy));
+            assert_eq!(turns(&mut peers, &network, &book, 2), before);
+            assert_eq!(peers.anchors(2), [busy]);
+        }
+        peers.handle_busy(busy);
+        assert_eq!(
+            turns(&mut peers, &network, &book, 3)[..7],
+            before[1..],
+            "its place is another's"
+        );
     }
 }

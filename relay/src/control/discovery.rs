@@ -244,7 +244,7 @@ impl Discovery {
             HopEvent::Answered(frame) => {
                 let reply = DirectoryReply::decode(&frame)?;
                 self.gossip
-                    .handle_reply(id, reply, known(cx.config, cx.book, cx.wall));
+                    .handle_reply(cx.now, id, reply, known(cx.config, cx.book, cx.wall));
             }
             HopEvent::Failed => self.fail(cx, circuits, id),
         }
