@@ -287,8 +287,8 @@ pub const TURNED_AWAY_AN_ADDRESS_MAX: usize = 3;
 pub const ADDRESS_HELD_SHARE: u32 = 4;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
-/// Sources that are remembered of a relay of the setup until two are apart (§8.2(3)).
-pub const SOURCES_KEPT_MAX: usize = 4;
+/// Sources of which a node remembers whether they list a relay that is in doubt (§8.2(3), §8.2(11)).
+pub const WORDS_KEPT_MAX: usize = 7;
 /// For so long after it began, a view takes receipts of any issuer (§8.2(5)).
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 /// Most bytes of a request or reply of a reconciliation, and of a push (§8.3).

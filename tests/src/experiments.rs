@@ -15,6 +15,7 @@ mod ghosts;
 mod hostile_peers;
 mod page;
 mod plot;
+mod reconciling;
 mod relays;
 #[expect(clippy::disallowed_methods, reason = "measures CPU time and memory")]
 mod scale;

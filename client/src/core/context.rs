@@ -92,7 +92,7 @@ impl Shared {
     /// As it was stored; no machine has acted yet.
     pub(super) fn restore(
         network: Network,
-        relays: Vec<BookRow>,
+        (relays, words): (Vec<BookRow>, Vec<(RelayId, Vec<u8>)>),
         own_relay: Option<RelayId>,
         clock: Option<&[u8]>,
         moment: Moment,
@@ -100,8 +100,10 @@ impl Shared {
         let Moment { now, wall } = moment;
         let (mut clock, _) = ClockGuard::restore(clock, now, wall);
         let is_start_news = clock.count_start(wall);
+        let mut book = Book::restore(&network, relays, wall);
+        book.believe_listed_only(&network, words);
         Self {
-            book: Book::restore(&network, relays, wall),
+            book,
             own_relay,
             candidates: Candidates::new([], &network),
             guard_candidates: Candidates::new([], &network),

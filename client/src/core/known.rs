@@ -38,8 +38,8 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    fn lister(&self) -> Option<&Arc<Source>> {
-        Some(&self.source).filter(|_| self.counts)
+    fn lister(&self) -> Option<&Source> {
+        Some(&*self.source).filter(|_| self.counts)
     }
 }
 

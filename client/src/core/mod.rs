@@ -126,8 +126,9 @@ impl Core {
         paths.turn_full_vanguards(snapshot.has_full_vanguards);
         let pool = Pool::new(paths, &network.params, moment);
         let clock = snapshot.clock.as_deref();
+        let relays = (snapshot.relays, snapshot.relay_words);
         let mut core = Self {
-            shared: Shared::restore(network, snapshot.relays, own_relay, clock, moment),
+            shared: Shared::restore(network, relays, own_relay, clock, moment),
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds, snapshot.first_contact.as_deref()),

@@ -31,7 +31,13 @@ pub(super) fn surroundings(network: Network, wall: WallTime) -> Shared {
     let now = Instant::from_micros(0);
     Shared {
         is_ready: true,
-        ..Shared::restore(network, Vec::new(), None, None, Moment { now, wall })
+        ..Shared::restore(
+            network,
+            (Vec::new(), Vec::new()),
+            None,
+            None,
+            Moment { now, wall },
+        )
     }
 }
 

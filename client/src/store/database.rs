@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use umbel_proto::directory::{Age, BookOp, BookRow};
-use umbel_proto::ids::MessageId;
+use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::formats::{steps_from, take_steps};
 use zeroize::Zeroizing;
@@ -428,6 +428,11 @@ impl Database {
                     },
                 )
                 .doing(doing)?,
+            relay_words: self
+                .rows("SELECT relay, words FROM relay_words", [], |row| {
+                    Ok((RelayId(row.get(0)?), row.get(1)?))
+                })
+                .doing(doing)?,
             inboxes: self
                 .rows(
                     "SELECT name, state FROM inboxes ORDER BY rowid",
@@ -564,6 +569,27 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
         .doing("read the profile's schema version")
 }
 
+fn put_words(connection: &Connection, relay: &RelayId, words: &[u8]) -> rusqlite::Result<usize> {
+    if words.is_empty() {
+        let sql = "DELETE FROM relay_words WHERE relay = ?1";
+        return connection.prepare_cached(sql)?.execute([relay.as_bytes()]);
+    }
+    let sql = "INSERT OR REPLACE INTO relay_words (relay, words) VALUES (?1, ?2)";
+    let mut put = connection.prepare_cached(sql)?;
+    put.execute(params![relay.as_bytes(), words])
+}
+
+fn remove_relays(connection: &Connection, relays: &[RelayId]) -> rusqlite::Result<usize> {
+    let mut remove = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;
+    let mut forget = connection.prepare("DELETE FROM relay_words WHERE relay = ?1")?;
+    let mut changed = 0;
+    for relay in relays {
+        changed += remove.execute([relay.as_bytes()])?;
+        changed += forget.execute([relay.as_bytes()])?;
+    }
+    Ok(changed)
+}
+
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
     let changed = match op {
         StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
@@ -579,10 +605,8 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
                 seconds(row.age.there_since),
             ],
         ),
-        StoreOp::Book(BookOp::Remove(relays)) => {
-            let mut statement = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;
-            relays.iter().map(|relay| statement.execute([relay.as_bytes()])).sum()
-        }
+        StoreOp::Book(BookOp::PutWords { relay, words }) => put_words(connection, relay, words),
+        StoreOp::Book(BookOp::Remove(relays)) => remove_relays(connection, relays),
         StoreOp::PutInbox { name, state } => connection.execute(
             "INSERT INTO inboxes (name, state) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET state = excluded.state",

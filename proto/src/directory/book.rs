@@ -7,14 +7,14 @@
 //! them, since they are not in the view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use rand::CryptoRng;
 
+use super::age::Age;
 use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
-use super::listing::{Listing, Mark, Source, Unconfirmed};
-use super::view::{Age, Inserted, NetView};
+use super::listing::{Doubts, Listing, Mark, Source};
+use super::view::{Inserted, NetView};
 use super::vouchers::Issuers;
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
@@ -31,7 +31,7 @@ pub struct Book {
     past: BTreeMap<RelayId, Past>,
     /// When the newest of them was issued, by today's clock.
     past_until: WallTime,
-    unconfirmed: Unconfirmed,
+    doubts: Doubts,
     /// Drawn when the view is full for the first time.
     salt: Option<Salt>,
     /// How often the view has changed.
@@ -72,7 +72,15 @@ pub enum BookOp {
         /// What is known of it.
         row: BookRow,
     },
-    /// Forget these.
+    /// Keep this of what sources say of a relay that is in doubt, in place of what there is; nothing, if
+    /// it is empty. Clients' books alone have it: a restart must not make their doubts void (§8.2(11)).
+    PutWords {
+        /// Of which relay.
+        relay: RelayId,
+        /// What [`Book::believe_listed_only`] takes.
+        words: Vec<u8>,
+    },
+    /// Forget these, and what sources say of them.
     Remove(Vec<RelayId>),
 }
 
@@ -142,7 +150,7 @@ impl Book {
             view: NetView::new(),
             past: BTreeMap::new(),
             past_until: WallTime(0),
-            unconfirmed: Unconfirmed::new(),
+            doubts: Doubts::new(),
             salt: None,
             changes: 0,
             ops: VecDeque::new(),
@@ -190,7 +198,7 @@ impl Book {
                 if self.view.insert_aged(descriptor, row.age) == Inserted::Full {
                     self.ops.push_back(BookOp::Remove(vec![relay]));
                 } else {
-                    self.note_unconfirmed(relay, row.age);
+                    self.note_doubt(relay, row.age);
                 }
             }
             // By our clock, which may be wrong: it is kept, and judged again by `expire`.
@@ -198,16 +206,35 @@ impl Book {
                 let Ok(descriptor) = unverified.verify(network, issued_at) else {
                     return;
                 };
-                self.note_unconfirmed(descriptor.relay, row.age);
+                self.note_doubt(descriptor.relay, row.age);
                 self.keep_past(descriptor, row.age);
             }
             Err(_) => {}
         }
     }
 
-    fn note_unconfirmed(&mut self, relay: RelayId, age: Age) {
-        if age.setup_at == WallTime::default() {
-            self.unconfirmed.add(relay);
+    fn note_doubt(&mut self, relay: RelayId, age: Age) {
+        if age.is_in_doubt() {
+            self.doubts.add(relay);
+        }
+    }
+
+    /// This node tries no receipts, as relays do: it is to draw only relays that several sources list,
+    /// and to take the word of no others (§8.2(11)). `words` is what sources have said before.
+    pub fn believe_listed_only(
+        &mut self,
+        network: &Network,
+        words: impl IntoIterator<Item = (RelayId, Vec<u8>)>,
+    ) {
+        // Where receipts are not needed, anybody can be anybody.
+        if network.params.receipts_min == 0 {
+            return;
+        }
+        self.view.believe_listed_only();
+        for (relay, words) in words {
+            if self.view.get(&relay).is_some() || self.past.contains_key(&relay) {
+                self.doubts.restore(relay, &words);
+            }
         }
     }
 
@@ -217,9 +244,11 @@ impl Book {
     }
 
     /// These issuers, and no others, vouch for nobody here: their receipts were found to be wrong
-    /// (§8.8). Seeds are an exception while they vouch as seeds. What is in the view stays there.
-    pub fn bar(&mut self, issuers: BTreeSet<RelayId>) {
+    /// (§8.8). Seeds are an exception while they vouch as seeds. What is in the view stays there, but
+    /// others are not told of it if nobody else vouches for it.
+    pub fn bar(&mut self, network: &Network, wall: WallTime, issuers: BTreeSet<RelayId>) {
         self.view.bar(issuers);
+        self.view.withhold(network, wall);
         self.changes += 1;
     }
 
@@ -242,7 +271,7 @@ impl Book {
         &mut self,
         network: &Network,
         wall: WallTime,
-        source: Option<&Arc<Source>>,
+        source: Option<&Source>,
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
     ) -> Result<Learned, NotLearned> {
@@ -378,7 +407,9 @@ impl Book {
         }
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
-            past.descriptor.expires_at() > self.past_until && past.age.is_at_least(age, wall)
+            past.descriptor.expires_at() > self.past_until
+                && past.age.is_at_least(age, wall)
+                && self.view.is_believed(past.age)
         };
         let issuers = among.filter_map(|issuer| {
             let past = self.past.get(&issuer).filter(vouches)?;
@@ -394,28 +425,54 @@ impl Book {
 
     /// This moment, for what is in the view when a reconciliation begins.
     pub const fn mark(&self) -> Mark {
-        self.unconfirmed.mark()
+        self.doubts.mark()
     }
 
-    /// A source passed on a descriptor of this relay, which need not have been news. Whether the
-    /// relay counts as known for longer now: two sources list it (§8.2(3)).
-    pub(super) fn handle_listed(&mut self, source: &Arc<Source>, relay: &RelayId) -> bool {
+    /// A source passed on a descriptor of this relay, which need not have been news. Whether it is in
+    /// doubt no more: several sources list it (§8.2(3), §8.2(11)).
+    pub(super) fn handle_listed(&mut self, source: &Source, relay: &RelayId) -> bool {
         // Until a setup that is to begin anew has begun, nothing can be of it.
-        if !self.view.has_begun() {
+        if !self.view.has_begun() || !source.may_speak_of(relay, &self.view) {
             return false;
         }
-        let is_confirmed = self.unconfirmed.list(&self.view, source, relay);
-        if is_confirmed {
+        let Some(is_settled) = self.doubts.list(source, relay) else {
+            return false;
+        };
+        if is_settled {
             self.view.confirm(relay);
             self.put(*relay);
         }
-        is_confirmed
+        self.put_words(*relay);
+        is_settled
     }
 
-    /// The same with all that a source lists, by a reconciliation with it.
-    pub fn handle_listing(&mut self, source: &Arc<Source>, listing: &Listing) {
-        for relay in self.unconfirmed.named_by(listing) {
+    /// The same with all that a source lists, by a reconciliation with it; and what it lacks.
+    pub fn handle_listing(&mut self, source: &Source, listing: &Listing) {
+        for relay in self.doubts.named_by(listing) {
             self.handle_listed(source, &relay);
+        }
+        if self.view.is_listed_only() {
+            let lacking = listing.lacking.iter();
+            lacking.for_each(|relay| self.handle_lacked(source, *relay));
+        }
+    }
+
+    /// A source has no descriptor of this relay that is as new, or believes none.
+    fn handle_lacked(&mut self, source: &Source, relay: RelayId) {
+        if self.view.get(&relay).is_none() || !source.may_speak_of(&relay, &self.view) {
+            return;
+        }
+        if self.doubts.lack(source, relay) && self.view.doubt(&relay) {
+            self.put(relay);
+        }
+        self.put_words(relay);
+    }
+
+    /// Stores what sources say of a relay.
+    fn put_words(&mut self, relay: RelayId) {
+        if self.view.is_listed_only() {
+            let words = self.doubts.words(&relay);
+            self.ops.push_back(BookOp::PutWords { relay, words });
         }
     }
 
@@ -477,7 +534,7 @@ impl Book {
         let age = self.view.age_now(wall);
         let inserted = self.view.insert_aged(descriptor.clone(), age);
         if inserted == Inserted::New {
-            self.note_unconfirmed(descriptor.relay, age);
+            self.note_doubt(descriptor.relay, age);
         }
         inserted
     }
@@ -530,6 +587,7 @@ impl Book {
             self.keep_past(descriptor, age);
         }
         self.revive(wall);
+        self.view.withhold(network, wall);
         self.note_newest(wall);
         self.begin_anew_if_unknown(network, wall);
         let room = VIEW_RELAYS_MAX
@@ -563,9 +621,11 @@ impl Book {
         for past in self.past.values_mut() {
             past.age.setup_at = WallTime::default();
         }
-        let relays = self.view.begin_anew();
-        for relay in relays.into_iter().chain(self.past.keys().copied()) {
-            self.unconfirmed.add(relay);
+        let mut relays = self.view.begin_anew();
+        relays.extend(self.past.keys().copied());
+        for relay in relays {
+            self.doubts.add(relay);
+            self.put_words(relay);
         }
     }
 
@@ -582,7 +642,7 @@ impl Book {
         for Past { descriptor, age } in alive {
             let relay = descriptor.relay;
             if self.view.insert_aged(descriptor, age) == Inserted::Full {
-                self.unconfirmed.remove(&relay);
+                self.doubts.remove(&relay);
                 self.ops.push_back(BookOp::Remove(vec![relay]));
             }
         }
@@ -604,7 +664,7 @@ impl Book {
         if !forgotten.is_empty() {
             forgotten.iter().for_each(|relay| {
                 self.past.remove(relay);
-                self.unconfirmed.remove(relay);
+                self.doubts.remove(relay);
             });
             self.ops.push_back(BookOp::Remove(forgotten));
         }
@@ -649,7 +709,7 @@ impl Book {
         let salt = self.salt.get_or_insert_with(|| Salt::generate(rng));
         let evicted = self.view.evict(network, wall, salt);
         for relay in &evicted {
-            self.unconfirmed.remove(relay);
+            self.doubts.remove(relay);
         }
         self.changes += 1;
         self.ops.push_back(BookOp::Remove(evicted));
@@ -683,7 +743,7 @@ impl Book {
 
     /// Two sources list all that has come so far.
     pub(super) fn confirm_all(&mut self) {
-        let confirmed = core::mem::take(&mut self.unconfirmed).into_relays();
+        let confirmed = core::mem::take(&mut self.doubts).into_relays();
         for relay in confirmed {
             self.view.confirm(&relay);
             self.put(relay);

@@ -6,6 +6,9 @@ use crate::ids::Peer;
 use crate::limits::{RENEWALS_AT_ONCE, VIEW_SLACK};
 use crate::time::Duration;
 
+#[path = "book_listed_tests.rs"]
+mod listed;
+
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
@@ -47,15 +50,16 @@ fn expire(book: &mut Book, wall: WallTime, confirmed: WallTime) -> bool {
     book.changes() > before
 }
 
-/// The contents of a store that does as it is asked.
+/// The contents of a store that does as it is asked: rows, and words.
 #[derive(Default)]
-struct Disk(BTreeMap<RelayId, BookRow>);
+struct Disk(BTreeMap<RelayId, BookRow>, BTreeMap<RelayId, Vec<u8>>);
 
 impl Disk {
     fn take(&mut self, book: &mut Book) {
         while let Some(op) = book.poll_op() {
             match op {
                 BookOp::Put { relay, row } => drop(self.0.insert(relay, row)),
+                BookOp::PutWords { relay, words } => drop(self.1.insert(relay, words)),
                 BookOp::Remove(relays) => self.0.retain(|relay, _| !relays.contains(relay)),
             }
         }
@@ -563,225 +567,4 @@ fn what_is_no_news_is_passed_over_before_its_signature_is_looked_at() {
         book.learn(&network, later(1), newer),
         Err(NotLearned::Fault(_))
     ));
-}
-
-/// This relay as a source, where its descriptor says.
-fn source(number: u32) -> Arc<Source> {
-    let known = testing::relay(number).descriptor;
-    let network = testing::public_network();
-    Arc::new(Source::dialled_by_others(&network, &known))
-}
-
-/// A book that took relays 1 to 3 of this setup from a source, relay 10.
-fn listed_by_one() -> (Network, Book) {
-    let mut network = testing::public_network();
-    network.params.selectable_age = Duration::from_secs(24 * 3600);
-    let mut book = Book::new();
-    for number in [10, 11, 12, 1, 2, 3] {
-        let relay = testing::relay(number);
-        book.learn(&network, WALL, relay.unverified()).unwrap();
-        book.handle_listed(&source(10), &relay.descriptor.relay);
-    }
-    (network, book)
-}
-
-/// The relays that may be drawn, by number.
-fn drawn(network: &Network, book: &Book, wall: WallTime) -> Vec<u32> {
-    let view = book.view();
-    let drawn: Vec<RelayId> = view.selectable(network, wall).map(|it| it.relay).collect();
-    let numbers = [1, 2, 3, 10, 11, 12].into_iter();
-    numbers
-        .filter(|&number| drawn.contains(&id(number)))
-        .collect()
-}
-
-#[test] // §8.2(3)
-fn setup_believes_what_two_sources_list() {
-    let (network, mut book) = listed_by_one();
-    assert!(drawn(&network, &book, WALL).is_empty());
-    let mut disk = Disk::default();
-    disk.take(&mut book);
-    let before = disk.open(WALL);
-    assert!(!book.handle_listed(&source(10), &id(1)), "the same");
-    assert!(!book.handle_listed(&source(1), &id(1)), "of itself");
-    assert!(!book.handle_listed(&source(50), &id(1)), "of no view");
-    let listing = Listing {
-        source: id(11),
-        mark: book.mark(),
-        lacking: [id(3)].into(),
-    };
-    let changes = book.changes();
-    book.handle_listing(&source(11), &listing);
-    assert!(book.changes() > changes);
-    assert_eq!(
-        drawn(&network, &book, WALL),
-        [1, 2, 12],
-        "10 and 11 are sources"
-    );
-    let changes = book.changes();
-    book.handle_listing(&source(11), &listing);
-    assert_eq!(book.changes(), changes, "the same again");
-    // The others grow old like newcomers.
-    let old = later(24 * HOUR);
-    assert_eq!(drawn(&network, &book, old), [1, 2, 3, 10, 11, 12]);
-    // What was confirmed, and what was not, outlives a restart.
-    assert!(drawn(&network, &before, WALL).is_empty());
-    disk.take(&mut book);
-    assert_eq!(drawn(&network, &disk.open(WALL), WALL), [1, 2, 12]);
-}
-
-#[test] // §8.2(3)
-fn sources_of_one_group_are_one() {
-    let (network, mut book) = listed_by_one();
-    let beside = testing::relay(13).with(|it| {
-        it.addresses = testing::relay(10).descriptor.addresses;
-    });
-    let at_its_side = Source::dialled_by_others(&network, &beside.descriptor);
-    book.learn(&network, WALL, beside.unverified()).unwrap();
-    assert!(!book.handle_listed(&Arc::new(at_its_side), &id(1)));
-    let elsewhere = Source {
-        groups: source(11).groups.clone(),
-        ..(*source(10)).clone()
-    };
-    let of_one_relay = book.handle_listed(&Arc::new(elsewhere), &id(2));
-    assert!(!of_one_relay, "at two addresses");
-    assert!(book.handle_listed(&source(11), &id(1)));
-}
-
-#[test] // §8.2(3)
-fn a_source_that_names_the_groups_of_others_silences_none() {
-    let (network, mut book) = listed_by_one();
-    let everywhere = testing::relay(10).with(|it| {
-        it.addresses.extend(testing::relay(11).descriptor.addresses);
-        it.addresses.extend(testing::relay(12).descriptor.addresses);
-    });
-    let hostile = Arc::new(Source::dialled_by_others(&network, &everywhere.descriptor));
-    book.learn(&network, WALL, testing::relay(4).unverified())
-        .unwrap();
-    for (source, confirms) in [(hostile, false), (source(11), false), (source(12), true)] {
-        assert_eq!(book.handle_listed(&source, &id(4)), confirms);
-    }
-}
-
-#[test] // §8.2(3)
-fn a_source_is_where_its_link_goes() {
-    let network = testing::public_network();
-    let known = testing::relay(1).with(|it| {
-        it.addresses = ["20.1.1.1:9000", "20.2.1.1:9000"]
-            .map(|it| it.parse().unwrap())
-            .into();
-    });
-    let linked = |ip: &str| Source::linked(&network, &known.descriptor, ip.parse().unwrap());
-    assert_eq!(linked("20.3.1.1"), None);
-    let at = linked("::ffff:20.1.1.1").unwrap().groups;
-    assert_eq!(
-        at,
-        network.groups_of(known.descriptor.addresses[0]).collect()
-    );
-}
-
-#[test] // §8.2(3)
-fn what_came_during_a_reconciliation_is_not_of_its_source() {
-    let (network, mut book) = listed_by_one();
-    let mark = book.mark();
-    book.learn(&network, WALL, testing::relay(4).unverified())
-        .unwrap();
-    book.handle_listed(&source(12), &id(4));
-    let listing = Listing {
-        source: id(11),
-        mark,
-        lacking: [].into(),
-    };
-    book.handle_listing(&source(11), &listing);
-    assert_eq!(book.view().age(&id(4)).unwrap().setup_at, WallTime(0));
-    assert_eq!(book.view().age(&id(1)).unwrap().setup_at, WALL);
-}
-
-#[test] // §8.2(3)
-fn a_restart_before_anything_is_confirmed_is_no_setup() {
-    let (network, mut book) = listed_by_one();
-    let mut disk = Disk::default();
-    disk.take(&mut book);
-    let later = later(20 * HOUR);
-    let mut book = disk.open(later);
-    let late = testing::relay(4).with(|it| it.issued_at = later);
-    book.learn(&network, later, late.unverified()).unwrap();
-    for number in [10, 11] {
-        book.handle_listed(&source(number), &id(4));
-        book.handle_listed(&source(number), &id(1));
-    }
-    assert_eq!(drawn(&network, &book, later), [1], "4 came after the setup");
-}
-
-#[test] // §8.2(3)
-fn an_hour_in_which_a_newcomer_was_cut_off_was_no_setup() {
-    let mut network = testing::public_network();
-    network.params.receipts_min = 1;
-    let (mut book, mut disk) = (Book::new(), Disk::default());
-    let hello = testing::vouched(testing::relay(10), [8], WALL);
-    book.learn(&network, WALL, hello.unverified()).unwrap();
-    // Nothing answers for hours, and the client is started again.
-    let back_at = later(20 * HOUR);
-    disk.take(&mut book);
-    let mut book = disk.open(back_at);
-    let confirm = |book: &mut Book, number: u32, at: WallTime| {
-        let relay = testing::vouched(issued(number, at), [8], at);
-        let learned = book.learn(&network, at, relay.unverified());
-        for by in [10, 11] {
-            book.handle_listed(&source(by), &id(number));
-        }
-        learned.is_ok()
-    };
-    assert!(
-        !confirm(&mut book, 1, back_at),
-        "by an issuer that it does not know"
-    );
-    book.expire(&network, back_at, back_at);
-    assert!(!confirm_listed(&mut book, 10), "of no setup yet");
-    for number in [11, 1, 2] {
-        assert!(confirm(&mut book, number, back_at));
-    }
-    let is_old = |book: &Book, number| {
-        let age = book.view().age(&id(number)).unwrap();
-        age.is_at_least(network.params.receipt_issuer_age, back_at)
-    };
-    assert!(is_old(&book, 1) && is_old(&book, 2) && !is_old(&book, 10));
-    // It ends, as any setup does, and no other follows.
-    disk.take(&mut book);
-    for mut book in [book, disk.open(back_at)] {
-        let after = later(22 * HOUR);
-        book.expire(&network, after, after);
-        assert!(!confirm(&mut book, 3, after));
-        assert!(confirm_listed(&mut book, 10), "it is of the setup");
-        assert!(is_old(&book, 10));
-    }
-}
-
-#[test] // §8.2(3)
-fn founders_who_know_only_each_other_have_one_setup() {
-    let mut network = testing::public_network();
-    network.params.receipts_min = 1;
-    let peer = |number| Peer {
-        id: id(number),
-        host_port: "20.1.1.1:9000".to_owned(),
-    };
-    for (seeds, is_over) in [(vec![peer(1), peer(2)], true), (vec![peer(2)], false)] {
-        network.seeds = seeds;
-        let mut book = Book::new();
-        let own = testing::vouched(issued(1, WALL), [2], WALL);
-        book.own(&network, WALL, &own.bytes()).unwrap();
-        let other = testing::vouched(issued(2, WALL), [1], WALL);
-        book.learn(&network, WALL, other.unverified()).unwrap();
-        let then = later(2 * HOUR);
-        book.expire(&network, then, then);
-        let stranger = testing::vouched(issued(9, then), [8], then);
-        let learned = book.learn(&network, then, stranger.unverified());
-        assert_eq!(learned.is_err(), is_over, "{learned:?}");
-    }
-}
-
-/// Two sources list this relay.
-fn confirm_listed(book: &mut Book, number: u32) -> bool {
-    let mut sources = [1, 2].into_iter();
-    sources.any(|by| book.handle_listed(&source(by), &id(number)))
 }

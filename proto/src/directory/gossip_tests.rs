@@ -1,7 +1,5 @@
 //! Many gossip machines without relays, links or circuits: a call is a round trip.
 
-use std::sync::Arc;
-
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
@@ -69,10 +67,10 @@ impl Gossips {
     }
 
     /// A relay as a source, where its descriptor says.
-    fn source(&self, relay: RelayId) -> Arc<Source> {
+    fn source(&self, relay: RelayId) -> Source {
         let known = Unverified::decode(&self.nodes[&relay].descriptor);
         let known = known.unwrap().believed();
-        Arc::new(Source::dialled_by_others(&self.network, &known))
+        Source::dialled_by_others(&self.network, &known)
     }
 
     /// Lets one machine act, then does what it wants.

@@ -1,21 +1,24 @@
-//! Which relays of a view's setup a second source lists too (docs/protocol.md §8.2(3)).
+//! Which relays several sources list, and which they lack (docs/protocol.md §8.2(3), §8.2(11)).
 //!
 //! A relay of the setup counts as known for any time. By one source's word alone, whoever answers a
 //! newcomer first would have its relays drawn at once. So each waits until two sources without a
-//! common address group have listed it.
+//! common address group have listed it. A client, who tries no receipts, waits so for all relays, and
+//! doubts one again that most of its sources lack.
 //!
 //! A source is where it was reached. A descriptor may name the address groups of others besides, and
 //! so keep these from being sources beside it.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::descriptor::RelayDescriptor;
 use super::view::NetView;
 use crate::ids::RelayId;
-use crate::limits::SOURCES_KEPT_MAX;
+use crate::limits::WORDS_KEPT_MAX;
 use crate::network::{Group, Network};
+use crate::wire;
 
 /// A relay that lists others, and the address groups that it was reached in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,11 @@ impl Source {
     pub fn is_apart_from(&self, other: &Self) -> bool {
         self.relay != other.relay && self.groups.is_disjoint(&other.groups)
     }
+
+    /// Whether it may say anything about this relay: it is in the view, and another.
+    pub(super) fn may_speak_of(&self, relay: &RelayId, view: &NetView) -> bool {
+        self.relay != *relay && view.get(&self.relay).is_some()
+    }
 }
 
 /// The relays that a source lists, by a reconciliation with it that came to its end: all that the
@@ -67,9 +75,9 @@ pub struct Listing {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
-/// The relays of the setup that two sources have not listed yet.
+/// The relays that are in doubt, and what sources say of each.
 #[derive(Debug, Default)]
-pub(super) struct Unconfirmed {
+pub(super) struct Doubts {
     relays: BTreeMap<RelayId, Entry>,
     next: Mark,
 }
@@ -77,11 +85,53 @@ pub(super) struct Unconfirmed {
 #[derive(Debug)]
 struct Entry {
     since: Mark,
-    /// Who has listed it. No two of them are apart.
-    sources: Vec<Arc<Source>>,
+    words: Words,
 }
 
-impl Unconfirmed {
+/// What sources last said of one relay, the latest at the end: at most [`WORDS_KEPT_MAX`], of sources
+/// that are all apart.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Words(Vec<Word>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Word {
+    /// Where the source was reached.
+    groups: Vec<Group>,
+    lists: bool,
+}
+
+impl Words {
+    /// A source says this now, in place of whatever was said from where it is.
+    fn say(&mut self, source: &Source, lists: bool) {
+        let is_elsewhere = |word: &Word| word.groups.iter().all(|it| !source.groups.contains(it));
+        self.0.retain(is_elsewhere);
+        if self.0.len() == WORDS_KEPT_MAX {
+            self.0.remove(0);
+        }
+        let groups = source.groups.iter().copied().collect();
+        self.0.push(Word { groups, lists });
+    }
+
+    /// How many list the relay, and how many lack it.
+    fn count(&self) -> (usize, usize) {
+        let listing = self.0.iter().filter(|word| word.lists).count();
+        (listing, self.0.len() - listing)
+    }
+
+    /// Whether two list it, and more than lack it.
+    fn are_for(&self) -> bool {
+        let (listing, lacking) = self.count();
+        listing >= 2 && listing > lacking
+    }
+
+    /// Whether three lack it, and more than list it.
+    fn are_against(&self) -> bool {
+        let (listing, lacking) = self.count();
+        lacking >= 3 && lacking > listing
+    }
+}
+
+impl Doubts {
     pub(super) const fn new() -> Self {
         Self {
             relays: BTreeMap::new(),
@@ -94,34 +144,57 @@ impl Unconfirmed {
         self.next
     }
 
-    /// A relay came into the view.
+    /// A relay is in doubt, and nothing was said of it yet.
     pub(super) fn add(&mut self, relay: RelayId) {
-        let (since, sources) = (self.next, Vec::new());
-        self.relays.insert(relay, Entry { since, sources });
-        self.next = Mark(self.next.0 + 1);
+        self.insert(relay, Words::default());
     }
 
-    /// A relay is gone.
+    fn insert(&mut self, relay: RelayId, words: Words) -> &mut Entry {
+        let since = self.next;
+        self.next = Mark(since.0 + 1);
+        let entry = Entry { since, words };
+        self.relays.entry(relay).insert_entry(entry).into_mut()
+    }
+
+    /// A relay is gone, or doubted no more.
     pub(super) fn remove(&mut self, relay: &RelayId) {
         self.relays.remove(relay);
     }
 
-    /// A source lists this relay. Whether two that are apart have now.
-    pub(super) fn list(&mut self, view: &NetView, source: &Arc<Source>, relay: &RelayId) -> bool {
-        let Some(entry) = self.relays.get_mut(relay) else {
-            return false;
-        };
-        // What it shows of itself says nothing about others.
-        if source.relay == *relay || view.get(&source.relay).is_none() {
-            return false;
-        }
-        let is_confirmed = entry.sources.iter().any(|it| it.is_apart_from(source));
-        if is_confirmed {
+    /// A source lists this relay. If it is in doubt: whether it is no more, since two that are apart
+    /// list it, and more than lack it.
+    pub(super) fn list(&mut self, source: &Source, relay: &RelayId) -> Option<bool> {
+        let entry = self.relays.get_mut(relay)?;
+        entry.words.say(source, true);
+        let is_settled = entry.words.are_for();
+        if is_settled {
             self.relays.remove(relay);
-        } else if entry.sources.len() < SOURCES_KEPT_MAX && !entry.sources.contains(source) {
-            entry.sources.push(Arc::clone(source));
         }
-        is_confirmed
+        Some(is_settled)
+    }
+
+    /// A source lacks this relay. Whether it is not to be believed in: three that are apart lack it,
+    /// and more than list it.
+    pub(super) fn lack(&mut self, source: &Source, relay: RelayId) -> bool {
+        let entry = match self.relays.get_mut(&relay) {
+            Some(entry) => entry,
+            None => self.insert(relay, Words::default()),
+        };
+        entry.words.say(source, false);
+        entry.words.are_against()
+    }
+
+    /// What was said of this relay, to be stored.
+    pub(super) fn words(&self, relay: &RelayId) -> Vec<u8> {
+        let entry = self.relays.get(relay);
+        entry.map_or_else(Vec::new, |entry| wire::encode(&entry.words))
+    }
+
+    /// What was said of this relay before, as it was stored. What can't be read was not said.
+    pub(super) fn restore(&mut self, relay: RelayId, words: &[u8]) {
+        if let Ok(words) = wire::decode(words) {
+            self.insert(relay, words);
+        }
     }
 
     #[cfg(test)]
@@ -129,7 +202,7 @@ impl Unconfirmed {
         self.relays.into_keys()
     }
 
-    /// Which relays this listing names.
+    /// Which relays in doubt this listing names.
     pub(super) fn named_by(&self, listing: &Listing) -> Vec<RelayId> {
         let is_named = |(relay, entry): &(&RelayId, &Entry)| {
             entry.since < listing.mark && !listing.lacking.contains(*relay)

@@ -10,6 +10,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use super::age::Age;
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
 use super::eviction::{self, Candidate, Reason, Salt, Standing, TurnedAway};
 use super::range::IdRange;
@@ -34,6 +35,8 @@ pub type Fingerprint = [u8; 32];
 pub struct NetView {
     relays: BTreeMap<RelayId, Entry>,
     began_at: Option<WallTime>,
+    /// A client's: whether only what several sources list is believed in (§8.2(11)).
+    is_listed_only: bool,
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
     /// Which relay is at which address: the one that was there first.
@@ -54,6 +57,8 @@ struct Entry {
     /// Until when the descriptors that were taken of this relay are paid for, by the times at which
     /// it issued them.
     paid_until: WallTime,
+    /// It is vouched for no more, since issuers were barred: nobody is told of it (§8.8(6)).
+    is_withheld: bool,
 }
 
 impl Entry {
@@ -63,63 +68,8 @@ impl Entry {
             descriptor,
             age,
             paid_until,
+            is_withheld: false,
         }
-    }
-}
-
-/// Since when a relay is known: facts that outlive its descriptors, and this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Age {
-    /// When it was first seen.
-    pub first_seen: WallTime,
-    /// When the view that it came into was begun. Zero for one of the setup that two sources have not
-    /// listed yet: it is as old as it was seen.
-    pub setup_at: WallTime,
-    /// Since when its first address has been the one that it is now (§9.4(1)).
-    pub there_since: WallTime,
-}
-
-impl Age {
-    /// Whether it has been known for this long, or since the view was set up.
-    pub(super) fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
-        self.is_of_setup() || self.first_seen + age <= wall
-    }
-
-    /// From when on it counts as known for this long.
-    pub fn reached_at(self, age: Duration) -> WallTime {
-        if self.is_of_setup() {
-            self.first_seen
-        } else {
-            self.first_seen + age
-        }
-    }
-
-    /// The age of a relay that is seen at this time, with another first address if it `has_moved`.
-    pub(super) fn seen_again(self, at: WallTime, has_moved: bool) -> Self {
-        Self {
-            // It was seen no later than now, whatever a wrong clock said.
-            first_seen: self.first_seen.min(at),
-            there_since: if has_moved {
-                at
-            } else {
-                self.there_since.min(at)
-            },
-            ..self
-        }
-    }
-
-    /// Since when it has been at its first address, as this node knows it. All of the setup are as old:
-    /// when in it each came says only who answered first.
-    pub fn known_there_since(self) -> WallTime {
-        if self.there_since <= self.setup_at + SETUP_LEN {
-            self.there_since.min(self.setup_at)
-        } else {
-            self.there_since
-        }
-    }
-
-    fn is_of_setup(self) -> bool {
-        self.first_seen <= self.setup_at + SETUP_LEN
     }
 }
 
@@ -156,6 +106,7 @@ impl NetView {
         Self {
             relays: BTreeMap::new(),
             began_at: None,
+            is_listed_only: false,
             barred: BTreeSet::new(),
             at: BTreeSet::new(),
             turned_away: TurnedAway::new(),
@@ -168,6 +119,47 @@ impl NetView {
     /// These issuers, and no others, vouch for nobody here (§8.8).
     pub(super) fn bar(&mut self, issuers: BTreeSet<RelayId>) {
         self.barred = issuers;
+    }
+
+    /// Looks which relays nobody is to be told of: those that would be vouched for, had their issuers
+    /// not been barred (§8.8(6)).
+    pub(super) fn withhold(&mut self, network: &Network, wall: WallTime) {
+        let is_withheld = |entry: &Entry| {
+            let descriptor = &entry.descriptor;
+            let mut issuers = descriptor.receipts.iter().map(|receipt| receipt.issuer);
+            issuers.any(|issuer| self.is_barred(&issuer))
+                && !self.is_own(&descriptor.relay)
+                && !self.is_vouched(descriptor, network, wall)
+        };
+        let of_others = self.relays.iter().map(|(&relay, entry)| {
+            let has_changed = entry.is_withheld != is_withheld(entry);
+            has_changed.then_some(relay)
+        });
+        let changed: Vec<RelayId> = of_others.flatten().collect();
+        for relay in &changed {
+            if let Some(entry) = self.relays.get_mut(relay) {
+                entry.is_withheld = !entry.is_withheld;
+            }
+        }
+        if !changed.is_empty() {
+            self.forget_fingerprints();
+        }
+    }
+
+    /// Only what several sources list is believed in from now on (§8.2(11)).
+    pub(super) const fn believe_listed_only(&mut self) {
+        self.is_listed_only = true;
+    }
+
+    /// Whether it matters that sources lack a relay.
+    pub(super) const fn is_listed_only(&self) -> bool {
+        self.is_listed_only
+    }
+
+    /// Whether this relay of the view, or one that is known for so long, is no mere word of one source
+    /// (§8.2(11)). A relay tries receipts instead (§8.8).
+    pub(super) fn is_believed(&self, age: Age) -> bool {
+        !self.is_listed_only || !age.is_in_doubt()
     }
 
     /// Whether this issuer is one of them.
@@ -321,6 +313,7 @@ impl NetView {
                 return Inserted::Stale;
             }
             Some(entry) => {
+                entry.is_withheld = false;
                 let before = core::mem::replace(&mut entry.descriptor, descriptor.clone());
                 let has_moved = before.address() != descriptor.address();
                 entry.age = entry.age.seen_again(age.first_seen, has_moved);
@@ -460,16 +453,19 @@ impl NetView {
     }
 
     /// Whether this version, or a newer one, was turned away since another relay holds an address of
-    /// it, and the view has none as new.
+    /// it, and the view has none as new; or is withheld.
     pub(super) fn has_refused(&self, relay: &RelayId, version: Version) -> bool {
-        let refused = self.turned_away.refused(relay);
-        let held = self.get(relay).map(VerifiedDescriptor::version);
-        held < Some(version) && refused >= Some(version)
+        let entry = self.relays.get(relay);
+        match entry.filter(|entry| entry.descriptor.version() >= version) {
+            Some(entry) => entry.is_withheld,
+            None => self.turned_away.refused(relay) >= Some(version),
+        }
     }
 
     /// The same of all relays whose ids are in this range, in order.
     pub(super) fn heard_of_in(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
-        let held = self.in_range(range).map(|it| (it.relay, it.version()));
+        let held = self.relays.range(range.bounds());
+        let held = held.map(|(&relay, entry)| (relay, entry.descriptor.version()));
         let mut held = held.peekable();
         let mut turned_away = self.turned_away.in_range(range).peekable();
         core::iter::from_fn(move || {
@@ -488,7 +484,8 @@ impl NetView {
 
     /// The age of a relay first seen now.
     pub(super) fn age_now(&self, wall: WallTime) -> Age {
-        let setup_at = self.began_at.filter(|_| !self.is_setting_up(wall));
+        let is_in_doubt = self.is_listed_only || self.is_setting_up(wall);
+        let setup_at = self.began_at.filter(|_| !is_in_doubt);
         Age {
             first_seen: wall,
             setup_at: setup_at.unwrap_or_default(),
@@ -502,11 +499,22 @@ impl NetView {
             .is_none_or(|began_at| wall <= began_at + SETUP_LEN)
     }
 
-    /// This relay is of the setup: two sources list it.
+    /// Several sources list this relay: it is in doubt no more, and of the setup if it came then.
     pub(super) fn confirm(&mut self, relay: &RelayId) {
         if let Some(entry) = self.relays.get_mut(relay) {
             entry.age.setup_at = self.began_at.unwrap_or_default();
         }
+    }
+
+    /// Most sources lack this relay: it is in doubt. Whether that is news.
+    pub(super) fn doubt(&mut self, relay: &RelayId) -> bool {
+        let entry = self.relays.get_mut(relay);
+        let entry = entry.filter(|entry| !entry.age.is_in_doubt());
+        if let Some(entry) = entry {
+            entry.age.setup_at = WallTime::default();
+            return true;
+        }
+        false
     }
 
     /// Takes out the descriptors that are dead, and those from the future, which a clock that was
@@ -553,10 +561,18 @@ impl NetView {
         self.relays.values().map(|entry| &entry.descriptor)
     }
 
-    /// The descriptors of relays whose ids are in this range, in order.
+    /// The descriptors that others are told of, of relays whose ids are in this range, in order.
     pub fn in_range(&self, range: IdRange) -> impl Iterator<Item = &VerifiedDescriptor> {
-        let entries = self.relays.range(range.bounds());
-        entries.map(|(_, entry)| &entry.descriptor)
+        let told = self.relays.range(range.bounds()).map(|(_, entry)| entry);
+        let told = told.filter(|entry| !entry.is_withheld);
+        told.map(|entry| &entry.descriptor)
+    }
+
+    /// This relay's descriptor, if others are told of it.
+    pub(super) fn told(&self, relay: &RelayId) -> Option<&VerifiedDescriptor> {
+        let entry = self.relays.get(relay);
+        let told = entry.filter(|entry| !entry.is_withheld);
+        told.map(|entry| &entry.descriptor)
     }
 
     /// How many relays there are.
@@ -569,12 +585,12 @@ impl NetView {
         self.relays.is_empty()
     }
 
-    /// The fingerprint of everything. Two views share it exactly when they hold the same
-    /// descriptors.
+    /// The fingerprint of everything that others are told of. Two views share it exactly when they
+    /// tell of the same descriptors.
     pub fn digest(&self) -> Fingerprint {
         *self
             .digest
-            .get_or_init(|| fingerprint(self.relays.values()))
+            .get_or_init(|| fingerprint(self.in_range(IdRange::ALL)))
     }
 
     /// What it says to whoever holds something else of all: parts with their fingerprints, unless it
@@ -589,12 +605,12 @@ impl NetView {
         self.parts = OnceLock::new();
     }
 
-    /// The fingerprint of the descriptors that the view holds of this range (§8.2(2)).
+    /// The fingerprint of the descriptors of this range that others are told of (§8.2(2)).
     pub fn fingerprint(&self, range: IdRange) -> Fingerprint {
         if range == IdRange::ALL {
             return self.digest();
         }
-        fingerprint(self.relays.range(range.bounds()).map(|(_, entry)| entry))
+        fingerprint(self.in_range(range))
     }
 
     /// Whether enough relays vouch for each address of this descriptor (§8.2(4)).
@@ -711,21 +727,25 @@ impl NetView {
         wall: WallTime,
     ) -> impl Iterator<Item = &VerifiedDescriptor> {
         let age = network.params.receipt_issuer_age;
-        let is_aged = move |entry: &&Entry| entry.age.is_at_least(age, wall);
+        let is_aged =
+            move |entry: &&Entry| entry.age.is_at_least(age, wall) && self.is_believed(entry.age);
         let aged = self.relays.values().filter(is_aged);
         aged.map(|entry| &entry.descriptor)
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched
-    /// for. Nodes that are in touch with the network agree on them (§8.2).
+    /// for; a client's, listed by several sources. Nodes that are in touch with the network agree on them (§8.2).
     pub fn selectable(
         &self,
         network: &Network,
         wall: WallTime,
     ) -> impl Iterator<Item = &VerifiedDescriptor> {
-        let is_selectable =
-            move |it: &&VerifiedDescriptor| self.hindrance(it, network, wall).is_none();
-        self.iter().filter(is_selectable)
+        let is_selectable = move |entry: &&Entry| {
+            self.is_believed(entry.age)
+                && self.hindrance(&entry.descriptor, network, wall).is_none()
+        };
+        let selectable = self.relays.values().filter(is_selectable);
+        selectable.map(|entry| &entry.descriptor)
     }
 
     /// What keeps this relay of the view from being selectable, if anything does (§8.2(6)).
@@ -787,10 +807,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Not a sum: hashes can be chosen so that sums collide.
-fn fingerprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> Fingerprint {
-    let hashes: Vec<u8> = entries
-        .flat_map(|entry| entry.descriptor.hash().0)
-        .collect();
+fn fingerprint<'a>(told: impl Iterator<Item = &'a VerifiedDescriptor>) -> Fingerprint {
+    let hashes: Vec<u8> = told.flat_map(|descriptor| descriptor.hash().0).collect();
     sha256(&[FINGERPRINT_DOMAIN, &hashes])
 }
 

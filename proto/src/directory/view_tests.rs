@@ -181,6 +181,33 @@ fn barred_issuers_vouch_for_nobody_unless_they_are_seeds_that_vouch() {
     assert!(view.is_vouched(&descriptor, &network, wall));
 }
 
+#[test] // §8.8(6)
+fn nobody_is_told_of_relays_whose_issuers_were_barred() {
+    let wall = later(2 * HOUR);
+    let (network, mut view, descriptor) = vouching(&[10, 11]);
+    let without = view.digest();
+    let (relay, version) = (descriptor.relay, descriptor.version());
+    view.insert(descriptor, wall);
+    let with = view.digest();
+    let barred = |number| [testing::relay(number).descriptor.relay].into();
+    let bar = |view: &mut NetView, issuers| {
+        view.bar(issuers);
+        view.withhold(&network, wall);
+        let is_told = view.digest() == with && view.told(&relay).is_some();
+        assert!(is_told || view.digest() == without);
+        assert_eq!(view.has_refused(&relay, version), !is_told);
+        assert_eq!(view.heard_of(&relay), Some(version), "it stays");
+        is_told
+    };
+    assert!(bar(&mut view, barred(12)), "none of its issuers");
+    assert!(!bar(&mut view, barred(10)));
+    let listed: Vec<_> = view.heard_of_in(IdRange::ALL).collect();
+    assert!(listed.contains(&(relay, version)), "nobody sends it");
+    let newer = testing::vouched(issued(1, later(HOUR)), [11, 12], WALL);
+    view.insert(verified_at(&newer, wall), wall);
+    assert!(view.told(&relay).is_some(), "others vouch for it");
+}
+
 #[test] // §8.2(4)
 fn issuers_in_one_group_count_once() {
     let (mut network, mut view, descriptor) = vouching(&[10, 11]);

@@ -75,8 +75,9 @@ impl<'a> Vouchers<'a> {
         let age = network.params.receipt_issuer_age;
         let is_barred = view.is_barred(issuer);
         let may_count = || {
-            (view.is_known_for(issuer, age, *wall) && !is_barred)
-                || view.seed_vouches(network, issuer, *wall)
+            let known = view.age(issuer);
+            let is_old = known.is_some_and(|it| it.is_at_least(age, *wall) && view.is_believed(it));
+            (is_old && !is_barred) || view.seed_vouches(network, issuer, *wall)
         };
         let descriptor = match view.get(issuer) {
             Some(descriptor) => may_count().then_some(descriptor)?,

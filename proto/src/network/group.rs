@@ -24,7 +24,7 @@ pub enum AddressGroups {
 }
 
 /// Addresses that count as one place. Ordered and compared by its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Group([u8; Group::LEN]);
 
 impl Group {

@@ -6,7 +6,6 @@
 //! before the call that caused it returns.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
@@ -190,18 +189,17 @@ impl Context<'_> {
 
     /// This relay as a source: its links show where it is. `None` if what it lists doesn't count: it
     /// is in no view, or not where its descriptor says (§8.2(3)).
-    pub(super) fn source(&self, relay: &RelayId) -> Option<Arc<Source>> {
+    pub(super) fn source(&self, relay: &RelayId) -> Option<Source> {
         let known = self.view().get(relay)?;
         let network = &self.config.network;
         let mut remotes = self.links.remotes(relay);
-        let source = remotes.find_map(|it| Source::linked(network, known, it.ip()))?;
-        Some(Arc::new(source))
+        remotes.find_map(|it| Source::linked(network, known, it.ip()))
     }
 
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
     /// is then stored and passed on.
     /// A `source` lists it (§8.2(3)).
-    pub(super) fn learn(&mut self, source: Option<&Arc<Source>>, descriptor: Unverified) -> Heard {
+    pub(super) fn learn(&mut self, source: Option<&Source>, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return Heard::Checked;

@@ -19,7 +19,8 @@ impl Spot {
     /// Takes up how issuers stood.
     pub(super) fn restore(cx: &mut Context<'_>, stored: Option<&[u8]>) -> Self {
         let checks = SpotChecks::restore(cx.relay, stored, cx.now);
-        cx.book.bar(checks.barred().collect());
+        let network = &cx.config.network;
+        cx.book.bar(network, cx.wall, checks.barred().collect());
         Self(checks)
     }
 
@@ -80,7 +81,7 @@ impl Spot {
             cx.out.probes.push_back((ProbeId::SpotCheck(number), dial));
         }
         if let Some((records, barred)) = self.0.take_changes() {
-            cx.book.bar(barred);
+            cx.book.bar(&cx.config.network, cx.wall, barred);
             cx.store(StoreOp::PutSpotChecks(records));
         }
     }

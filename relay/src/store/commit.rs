@@ -146,6 +146,8 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
         StoreOp::Mailbox(op) => return Ok(Some(StoreDone::Mailbox(mailbox::apply(db, op)?))),
         StoreOp::Book(BookOp::Put { relay, row }) => relays::put_relay(db, relay, row)?,
         StoreOp::Book(BookOp::Remove(relays)) => relays::remove_relays(db, relays)?,
+        // Clients' books alone have it.
+        StoreOp::Book(BookOp::PutWords { .. }) => {}
         StoreOp::PutInboxDescriptor {
             ticket,
             blinded,

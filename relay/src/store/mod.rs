@@ -306,7 +306,7 @@ fn op_bytes(op: &StoreOp) -> usize {
         StoreOp::Book(BookOp::Put { row, .. }) => row.descriptor.len(),
         StoreOp::PutInboxDescriptor { descriptor, .. } => descriptor.len(),
         StoreOp::Mailbox(_)
-        | StoreOp::Book(BookOp::Remove(_))
+        | StoreOp::Book(BookOp::Remove(_) | BookOp::PutWords { .. })
         | StoreOp::RemoveInboxDescriptorsBefore(_)
         | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)

@@ -15,6 +15,7 @@ pub struct ClientDisk {
     first_contact: Option<Vec<u8>>,
     has_full_vanguards: bool,
     relays: BTreeMap<RelayId, BookRow>,
+    relay_words: BTreeMap<RelayId, Vec<u8>>,
     inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
     outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
     /// Messages that came, by inbox and id, in the order they came.
@@ -45,6 +46,7 @@ impl ClientDisk {
             first_contact: self.first_contact.clone(),
             has_full_vanguards: self.has_full_vanguards,
             relays: self.relays.values().cloned().collect(),
+            relay_words: self.relay_words.clone().into_iter().collect(),
             inboxes: self
                 .inboxes
                 .iter()
@@ -122,8 +124,15 @@ impl ClientDisk {
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }
+            StoreOp::Book(BookOp::PutWords { relay, words }) if words.is_empty() => {
+                self.relay_words.remove(&relay);
+            }
+            StoreOp::Book(BookOp::PutWords { relay, words }) => {
+                self.relay_words.insert(relay, words);
+            }
             StoreOp::Book(BookOp::Remove(relays)) => {
                 self.relays.retain(|relay, _| !relays.contains(relay));
+                self.relay_words.retain(|relay, _| !relays.contains(relay));
             }
             StoreOp::PutInbox { name, state } => {
                 self.inboxes.insert(name, state);

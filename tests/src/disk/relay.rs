@@ -204,6 +204,7 @@ impl Committed {
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }
+            StoreOp::Book(BookOp::PutWords { .. }) => {}
             StoreOp::Book(BookOp::Remove(relays)) => {
                 self.relays.retain(|relay, _| !relays.contains(relay));
             }

@@ -1,6 +1,8 @@
 //! What becomes of relays that don't exist, when relays that do vouch for them.
 
-use std::collections::BTreeMap;
+mod client;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use rand::seq::IndexedRandom;
@@ -15,12 +17,14 @@ use umbel_proto::limits::{VIEW_RELAYS_MAX, VIEW_SLACK};
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
+use client::{Client, Hostile};
+
 use super::addresses::{Announced, announced_at_random};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "ghosts",
-    question: "What becomes of invented relays that old relays vouch for, and of honest newcomers meanwhile?",
+    question: "What becomes of invented relays that old relays vouch for, at relays and at clients, and of honest newcomers meanwhile?",
     run,
 };
 
@@ -39,6 +43,8 @@ struct Plan {
     minutes: usize,
     /// Honest relays that join, one every ten minutes.
     newcomers: usize,
+    /// Ghosts that hostile relays show a client, and nobody else.
+    private: usize,
 }
 
 const WHOLE: Plan = Plan {
@@ -46,6 +52,7 @@ const WHOLE: Plan = Plan {
     ghosts: 100_000,
     minutes: 72 * 60,
     newcomers: 432,
+    private: 5000,
 };
 
 const SMALL: Plan = Plan {
@@ -53,10 +60,13 @@ const SMALL: Plan = Plan {
     ghosts: 400,
     minutes: 30 * 60,
     newcomers: 180,
+    private: 100,
 };
 
 /// How many relays vouch for the ghosts, each in an AS of its own.
 const COLLUDERS: [usize; 4] = [0, 2, 3, 12];
+/// How often a client asks, in minutes: every two hours, as by default.
+const CLIENT_ASKS_EVERY: usize = 120;
 
 /// A relay that is, or a ghost.
 struct Relay {
@@ -120,20 +130,8 @@ struct World {
 }
 
 impl World {
-    fn new(honest: &[Relay], seed: u64) -> Self {
-        let (network, mut rng) = (network(), ChaCha20Rng::seed_from_u64(seed));
-        let age = Age {
-            first_seen: FIRST_SEEN,
-            setup_at: BEGUN,
-            there_since: FIRST_SEEN,
-        };
-        let rows: Vec<_> = honest
-            .iter()
-            .map(|relay| BookRow {
-                descriptor: relay.descriptor(START, &issuers(honest, relay, &mut rng), &mut rng),
-                age,
-            })
-            .collect();
+    fn new(honest: &[Relay], rows: Vec<BookRow>, seed: u64) -> Self {
+        let (network, rng) = (network(), ChaCha20Rng::seed_from_u64(seed));
         let book = Book::restore(&network, rows, START);
         let start = Instant::default() + MINUTE;
         Self {
@@ -188,7 +186,7 @@ impl World {
         }
         self.checks.expire(wall);
         if let Some((_, barred)) = self.checks.take_changes() {
-            self.book.bar(barred);
+            self.book.bar(&self.network, wall, barred);
         }
         self.book.expire(&self.network, wall, wall);
         while self.book.poll_op().is_some() {}
@@ -236,6 +234,74 @@ fn issuers<'a>(honest: &'a [Relay], relay: &Relay, rng: &mut ChaCha20Rng) -> Vec
     found
 }
 
+/// These relays, as each of them stores the others.
+fn rows(honest: &[Relay], rng: &mut ChaCha20Rng) -> Vec<BookRow> {
+    let age = Age {
+        first_seen: FIRST_SEEN,
+        setup_at: BEGUN,
+        there_since: FIRST_SEEN,
+    };
+    let row = |relay: &Relay| BookRow {
+        descriptor: relay.descriptor(START, &issuers(honest, relay, rng), rng),
+        age,
+    };
+    honest.iter().map(row).collect()
+}
+
+/// Two clients: the guards of one are honest, and one guard of the other is among those who collude,
+/// who show it ghosts of its own, and always new descriptors of these.
+struct Clients {
+    honest: Client,
+    hostile: Client,
+    ghosts: Vec<Relay>,
+}
+
+impl Clients {
+    fn new(
+        plan: &Plan,
+        (honest, rows): (&[Relay], &[BookRow]),
+        colluders: usize,
+        announced: &[(AsNumber, Announced)],
+        rng: &mut ChaCha20Rng,
+    ) -> Self {
+        let network = network();
+        let guards = |first: usize| [first, 1, 2].map(|it| honest[honest.len() - 1 - it].id());
+        let mut hostile_guards = guards(0);
+        hostile_guards[0] = honest[0].id();
+        let others = honest[..colluders].iter().skip(1).map(Relay::id).collect();
+        let book = Book::restore(&network, rows.to_vec(), START);
+        let hostile = (colluders > 0).then_some(Hostile { book, others });
+        let of_colluders = if colluders < 3 { 0 } else { plan.private };
+        let ghosts = (0..of_colluders).map(|_| Relay::new(address(&announced[100..], rng), rng));
+        let client = |guards, hostile| Client::new(&network, rows.to_vec(), guards, hostile, START);
+        Self {
+            honest: client(guards(0), None),
+            hostile: client(hostile_guards, hostile),
+            ghosts: ghosts.collect(),
+        }
+    }
+
+    /// A minute passes: ghosts issue anew, each every 18 h, and all at first.
+    fn pass(&mut self, world: &World, honest: &[Relay], minute: usize, rng: &mut ChaCha20Rng) {
+        let (network, wall) = (&world.network, world.wall());
+        let issuers: Vec<&Relay> = honest[..3].iter().collect();
+        for ghost in &self.ghosts {
+            let turn = usize::from(ghost.address.port()) % RENEWAL;
+            if minute == 1 || minute % RENEWAL == turn {
+                let bytes = ghost.descriptor(wall, &issuers, rng);
+                self.hostile.tell_hostile(network, wall, &bytes, rng);
+            }
+        }
+        // Right after the ghosts came, before anybody was barred, and then in turns.
+        if minute % CLIENT_ASKS_EVERY == 1 {
+            let there: BTreeSet<RelayId> = honest.iter().map(Relay::id).collect();
+            for client in [&mut self.honest, &mut self.hostile] {
+                client.ask((network, wall), &world.book, &there, rng);
+            }
+        }
+    }
+}
+
 /// What came of one number of colluders.
 #[derive(Default)]
 struct Outcome {
@@ -252,8 +318,19 @@ struct Outcome {
     /// The most relays in the view at once.
     largest: usize,
     bytes: usize,
+    clients: [AtClient; 2],
     /// Ghosts in the view, by minute.
     line: Vec<(f64, f64)>,
+}
+
+/// What came of a client: with honest guards, or with a hostile one.
+#[derive(Default, Clone, Copy)]
+struct AtClient {
+    /// The most ghosts that it knew, and that it might have drawn.
+    known: usize,
+    selectable: usize,
+    /// The share of honest relays that it might have drawn, at the least.
+    honest: f64,
 }
 
 fn run(scale: Scale, seed: u64) -> Page {
@@ -298,7 +375,9 @@ fn outcome(
     let mut honest: Vec<_> = (0..plan.honest)
         .map(|number| Relay::new(address(place(number), rng), rng))
         .collect();
-    let mut world = World::new(&honest, rng.random());
+    let rows = rows(&honest, rng);
+    let mut clients = Clients::new(plan, (&honest, &rows), colluders, announced, rng);
+    let mut world = World::new(&honest, rows, rng.random());
     let (before, _) = world.selectable();
     let mut outcome = Outcome {
         colluders,
@@ -319,29 +398,45 @@ fn outcome(
     outcome.bytes = view.iter().map(|descriptor| descriptor.bytes().len()).sum();
     for minute in 1..=plan.minutes {
         world.pass();
-        renew(plan, &mut world, &honest, minute, rng);
+        renew(plan, (&mut world, &mut clients), &honest, minute, rng);
         if minute % 10 == 0 && honest.len() < plan.honest + plan.newcomers {
             let newcomer = Relay::new(address(announced, rng), rng);
             let by = issuers(&honest[..plan.honest], &newcomer, rng);
             let bytes = newcomer.descriptor(world.wall(), &by, rng);
             world.there.insert(newcomer.address, newcomer.id());
             world.learn(&bytes);
+            let (network, wall) = (&world.network, world.wall());
+            clients.hostile.tell_hostile(network, wall, &bytes, rng);
             honest.push(newcomer);
         }
+        clients.pass(&world, &honest, minute, rng);
         outcome.look(&world, minute);
     }
     let newcomers = honest.iter().skip(plan.honest);
     let known = newcomers.filter(|it| world.book.view().get(&it.id()).is_some());
     outcome.newcomers = known.count();
+    outcome.clients = [&clients.honest, &clients.hostile].map(|client| AtClient {
+        known: client.known,
+        selectable: client.selectable,
+        honest: client.honest as f64 / before as f64,
+    });
     outcome
 }
 
 /// The honest relays whose turn it is issue their descriptors anew.
-fn renew(plan: &Plan, world: &mut World, honest: &[Relay], minute: usize, rng: &mut ChaCha20Rng) {
+fn renew(
+    plan: &Plan,
+    (world, clients): (&mut World, &mut Clients),
+    honest: &[Relay],
+    minute: usize,
+    rng: &mut ChaCha20Rng,
+) {
     let known = &honest[..plan.honest];
     for relay in honest.iter().skip(minute % RENEWAL).step_by(RENEWAL) {
         let bytes = relay.descriptor(world.wall(), &issuers(known, relay, rng), rng);
         world.learn(&bytes);
+        let (network, wall) = (&world.network, world.wall());
+        clients.hostile.tell_hostile(network, wall, &bytes, rng);
     }
 }
 
@@ -390,6 +485,10 @@ fn findings(plan: &Plan, outcomes: &[Outcome]) -> Vec<Finding> {
     let kept = outcomes
         .iter()
         .map(|it| it.honest[1] as f64 / it.honest[0] as f64);
+    let clients = || outcomes.iter().flat_map(|it| it.clients);
+    let at_clients =
+        |of: fn(&AtClient) -> usize| clients().map(|it| of(&it)).max().unwrap_or_default();
+    let drawn = clients().map(|it| it.honest).fold(1.0, f64::min);
     let few = outcomes.iter().filter(|it| it.colluders < 3);
     let by_few: usize = few.map(|it| it.taken).sum();
     vec![
@@ -402,6 +501,16 @@ fn findings(plan: &Plan, outcomes: &[Outcome]) -> Vec<Finding> {
             expected: "No ghost may ever be drawn, however many collude".to_owned(),
             measured: format!("{} at once", most(|it| it.selectable)),
             is_met: most(|it| it.selectable) == 0,
+        },
+        Finding {
+            expected: "Nor by a client that heard of ghosts before anybody was barred, or that has one of those who collude as a guard".to_owned(),
+            measured: format!("{} at once", at_clients(|it| it.selectable)),
+            is_met: at_clients(|it| it.selectable) == 0,
+        },
+        Finding {
+            expected: "These clients may draw at least 95 % of the honest relays all the while".to_owned(),
+            measured: format!("{} at the least", percent(drawn)),
+            is_met: drawn >= 0.95,
         },
         Finding {
             expected: "The view stays within its cap".to_owned(),
@@ -430,11 +539,17 @@ fn table(plan: &Plan, outcomes: &[Outcome]) -> Table {
         "last ghost gone after",
         "descriptors, MB",
         "newcomers known in the end",
+        "ghosts that a client knew: honest guards, a hostile one",
+        "that it might draw",
     ];
     let hours = |minutes: Option<usize>| match minutes {
         Some(minutes) if minutes < 120 => format!("{minutes} min"),
         Some(minutes) => format!("{:.0} h", minutes as f64 / 60.0),
         None => "-".to_owned(),
+    };
+    let at_clients = |it: &Outcome, of: fn(&AtClient) -> usize| {
+        let [honest, hostile] = it.clients.each_ref().map(of);
+        format!("{honest}, {hostile}")
     };
     let row = |it: &Outcome| {
         vec![
@@ -445,6 +560,8 @@ fn table(plan: &Plan, outcomes: &[Outcome]) -> Table {
             hours(it.gone.filter(|_| it.taken > 0)),
             format!("{:.1}", it.bytes as f64 / 1e6),
             format!("{} of {}", it.newcomers, plan.newcomers),
+            at_clients(it, |client| client.known),
+            at_clients(it, |client| client.selectable),
         ]
     };
     Table {
@@ -460,10 +577,14 @@ fn method(plan: &Plan) -> String {
          hostile relay, it is given {} invented descriptors at addresses all over the map, each with receipts of three of those who \
          collude: relays that are real, known for a month, and in distinct ASes. Then {} hours pass. Honest relays issue their \
          descriptors anew every 18 h, and one honest newcomer with five receipts of others comes every ten minutes. Spot checks \
-         (§8.8) dial; nobody is at a ghost's address. The book, the receipts and the checks are the production code; the links \
-         between relays are not part of this.",
+         (§8.8) dial; nobody is at a ghost's address. Two clients that know the same relays ask every two hours, for the first time a \
+         minute after the ghosts came: one of three guards in turn, or one time in three a relay drawn at random. All relays have the \
+         view of that one relay. But of the second client the first guard colludes, and so does one relay in 20 of those drawn: these \
+         show it {} ghosts of its own, and new descriptors of them for ever. The books, the receipts and the checks are the production \
+         code; the links between relays are not part of this.",
         plan.honest,
         plan.ghosts,
         plan.minutes / 60,
+        plan.private,
     )
 }

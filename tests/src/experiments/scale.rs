@@ -3,20 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::sync::Arc;
 
 use rand::seq::IndexedRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
-use umbel_proto::directory::reconcile::{self, Syncer};
-use umbel_proto::directory::{
-    Book, DirectoryReply, DirectoryRequest, Listing, NotLearned, Receipt, Source, Unverified,
-};
-use umbel_proto::ids::RelayId;
+use umbel_proto::directory::{Book, Receipt, Unverified};
 use umbel_proto::limits::{RECEIPTS_AN_ADDRESS_MAX, RUMOUR_FANOUT};
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
 use umbel_proto::time::WallTime;
 
 use super::addresses::{Announced, announced};
+use super::reconciling::{Cost, reconcile};
 use super::relays::{Relay, WALL, honest, network};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
@@ -46,30 +42,6 @@ fn strict() -> Network {
     network
 }
 
-/// A reconciliation.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    requests: usize,
-    up: usize,
-    down: usize,
-    /// Descriptors that were news, and those that nobody vouched for.
-    news: usize,
-    refused: usize,
-    /// CPU time of asker and answerer, seconds.
-    asker: f64,
-    answerer: f64,
-}
-
-/// CPU time that this thread has had, seconds.
-fn cpu() -> f64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text
-        .split(' ')
-        .next()
-        .and_then(|text| text.parse::<f64>().ok());
-    nanos.unwrap_or(0.0) / 1e9
-}
-
 /// Memory that this process has, bytes.
 fn memory() -> f64 {
     let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -78,71 +50,6 @@ fn memory() -> f64 {
         .nth(1)
         .and_then(|text| text.parse::<f64>().ok());
     pages.unwrap_or(0.0) * 4096.0
-}
-
-/// Brings the asker's book up to date from this source, which has the answerer's, as a client does.
-fn reconcile(
-    network: &Network,
-    asker: &mut Book,
-    (source, answerer): (RelayId, &Book),
-    wall: WallTime,
-    rng: &mut ChaCha20Rng,
-) -> Cost {
-    let mut cost = Cost::default();
-    let begun = cpu();
-    let known = answerer.view().get(&source);
-    let at = known.map(|it| Arc::new(Source::dialled_by_others(network, it)));
-    let mark = asker.mark();
-    let (mut syncer, request) = Syncer::begin_taking(asker.view());
-    let (mut next, mut unvouched) = (Some(request), Vec::new());
-    while let Some(request) = next {
-        let Some(reply) = exchange(&request, answerer, &mut cost) else {
-            return cost;
-        };
-        let Ok(step) = syncer.on_reply(asker.view(), reply) else {
-            return cost;
-        };
-        for unverified in step.received {
-            match asker.hear(network, wall, at.as_ref(), unverified.clone(), rng) {
-                Ok(learned) => cost.news += usize::from(learned.is_news()),
-                Err(NotLearned::Unvouched) => unvouched.push(unverified),
-                Err(_) => {}
-            }
-        }
-        next = step.request;
-    }
-    cost.refused = unvouched.len();
-    let lacking = syncer.into_lacking();
-    let listing = Listing {
-        source,
-        mark,
-        lacking,
-    };
-    if let Some(at) = &at {
-        asker.handle_listing(at, &listing);
-    }
-    while asker.poll_op().is_some() {}
-    cost.asker = cpu() - begun - cost.answerer;
-    cost
-}
-
-/// A request and its reply, as bytes that the other side decodes.
-fn exchange(
-    request: &DirectoryRequest,
-    answerer: &Book,
-    cost: &mut Cost,
-) -> Option<DirectoryReply> {
-    let frame = request.encode();
-    cost.requests += 1;
-    cost.up += frame.len();
-    let answering = cpu();
-    let Ok(DirectoryRequest::Sync(request)) = DirectoryRequest::decode(&frame) else {
-        return None;
-    };
-    let frame = DirectoryReply::Sync(reconcile::answer(answerer.view(), &request)).encode();
-    cost.answerer += cpu() - answering;
-    cost.down += frame.len();
-    DirectoryReply::decode(&frame).ok()
 }
 
 /// What a network of one size costs.
@@ -170,6 +77,7 @@ fn seen(count: usize, announced: &[(AsNumber, Announced)], rng: &mut ChaCha20Rng
     let [source, second] = sources.map(|relay| relay.descriptor.relay);
     let answerer = Book::restore(&network, relays.iter().map(Relay::row), WALL);
     let mut asker = Book::new();
+    asker.believe_listed_only(&network, []);
     let before = memory();
     // A source shows its own descriptor when the link comes up (§2.4).
     for relay in sources {

@@ -119,6 +119,7 @@ fn answer_line((ticket, is_stored): (StoreTicket, bool)) -> String {
 
 fn restored_lines(snapshot: &Snapshot, messages: &[(String, MessageId, Vec<u8>)]) -> Vec<String> {
     let relays = snapshot.relays.iter().map(|row| format!("{row:?}"));
+    let words = snapshot.relay_words.iter().map(|it| format!("{it:?}"));
     let inboxes = snapshot.inboxes.iter();
     let outbox = snapshot.outbox.iter();
     let received = snapshot.received.iter();
@@ -127,6 +128,7 @@ fn restored_lines(snapshot: &Snapshot, messages: &[(String, MessageId, Vec<u8>)]
         snapshot.paths, snapshot.clock
     )];
     lines.extend(sorted("relay", relays));
+    lines.extend(sorted("words", words));
     lines.extend(sorted(
         "inbox",
         inboxes.map(|(name, state)| format!("{name} {}", hex(state))),
@@ -156,7 +158,7 @@ impl Source for Asked {
         let id = MessageId([rng.random_range(0..12); 16]);
         let inbox = format!("inbox {}", rng.random_range(0..3));
         let state = vec![rng.random(); rng.random_range(1..40)];
-        let op = match rng.random_range(0..12) {
+        let op = match rng.random_range(0..13) {
             0 => StoreOp::PutPaths(state),
             1 => StoreOp::PutClock(state),
             2 | 3 => StoreOp::Book(BookOp::Put {
@@ -183,6 +185,10 @@ impl Source for Asked {
                 id,
                 last: Notice::Queued(id),
             },
+            10 => StoreOp::Book(BookOp::PutWords {
+                relay,
+                words: if rng.random() { state } else { Vec::new() },
+            }),
             _ => StoreOp::PutMessage {
                 inbox,
                 id,

@@ -35,11 +35,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_11),
     Step::States(FORMAT_12),
     Step::States(FORMAT_13),
+    Step::Tables(FORMAT_14),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 13;
+pub(super) const VERSION: u32 = 14;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -82,6 +83,7 @@ pub(super) const SCHEMA: &str = "
         setup_at    INTEGER NOT NULL DEFAULT 0,
         there_since INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE relay_words (relay BLOB PRIMARY KEY, words BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE inboxes (name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT;
     CREATE TABLE outbox (id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
     CREATE TABLE messages (
@@ -207,6 +209,11 @@ const FORMAT_12: &[Rewrite] = &[Rewrite::paths(|old, _| states::paths_4(old))];
 
 /// Whether a descriptor is half published.
 const FORMAT_13: &[Rewrite] = &[Rewrite::inboxes(|old, _| states::inbox_7(old))];
+
+/// What sources say of relays that are in doubt.
+const FORMAT_14: &str = "
+    CREATE TABLE relay_words (relay BLOB PRIMARY KEY, words BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.

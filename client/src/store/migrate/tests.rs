@@ -320,7 +320,7 @@ impl Place {
         assert!(database.apply(&ops).iter().all(Result::is_ok));
         database.set_schema_version(4);
         drop(database);
-        let later = "ALTER TABLE relays DROP COLUMN there_since; DROP TABLE left_outbox";
+        let later = "ALTER TABLE relays DROP COLUMN there_since; DROP TABLE left_outbox; DROP TABLE relay_words";
         place.connection().execute_batch(later).unwrap();
         place
     }

@@ -301,7 +301,7 @@ impl Syncer {
         let mut batch: Vec<ByteBuf> = Vec::new();
         let mut batch_bytes = 0;
         while let Some(relay) = self.wanted.front() {
-            if let Some(descriptor) = view.get(relay) {
+            if let Some(descriptor) = view.told(relay) {
                 batch_bytes += descriptor.bytes().len();
                 if batch_bytes > SYNC_BYTES_MAX || batch.len() == SYNC_DESCRIPTORS_MAX {
                     break;

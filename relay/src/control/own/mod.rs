@@ -605,7 +605,9 @@ mod tests {
         assert_eq!(shown.len(), 5);
         for (barred, replaced_by) in [(1, None), (2, Some(4)), (3, None)] {
             let barred = shown.iter().copied().take(barred).collect();
-            bench.shared.book.bar(barred);
+            let network = &bench.shared.config.network;
+            let wall = bench.moment.wall;
+            bench.shared.book.bar(network, wall, barred);
             bench.pass(RECEIPT_REISSUE_PAUSE * 2);
             own.handle_timeout(&mut bench.context(), &mut Circuits::default());
             own.renew(&mut bench.context());

@@ -1,0 +1,66 @@
+//! Since when a relay is known (docs/protocol.md §8.2(3)).
+
+use crate::limits::SETUP_LEN;
+use crate::time::{Duration, WallTime};
+
+/// Since when a relay is known: facts that outlive its descriptors, and this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age {
+    /// When it was first seen.
+    pub first_seen: WallTime,
+    /// When the view that it came into was begun. Zero for one that is in doubt: two sources have not
+    /// listed it yet, and if it came in the setup it is as old as it was seen. A client draws none such
+    /// (§8.2(11)).
+    pub setup_at: WallTime,
+    /// Since when its first address has been the one that it is now (§9.4(1)).
+    pub there_since: WallTime,
+}
+
+impl Age {
+    /// Whether it has been known for this long, or since the view was set up.
+    pub(super) fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
+        self.is_of_setup() || self.first_seen + age <= wall
+    }
+
+    /// From when on it counts as known for this long.
+    pub fn reached_at(self, age: Duration) -> WallTime {
+        if self.is_of_setup() {
+            self.first_seen
+        } else {
+            self.first_seen + age
+        }
+    }
+
+    /// The age of a relay that is seen at this time, with another first address if it `has_moved`.
+    pub(super) fn seen_again(self, at: WallTime, has_moved: bool) -> Self {
+        Self {
+            // It was seen no later than now, whatever a wrong clock said.
+            first_seen: self.first_seen.min(at),
+            there_since: if has_moved {
+                at
+            } else {
+                self.there_since.min(at)
+            },
+            ..self
+        }
+    }
+
+    /// Since when it has been at its first address, as this node knows it. All of the setup are as old:
+    /// when in it each came says only who answered first.
+    pub fn known_there_since(self) -> WallTime {
+        if self.there_since <= self.setup_at + SETUP_LEN {
+            self.there_since.min(self.setup_at)
+        } else {
+            self.there_since
+        }
+    }
+
+    /// Whether several sources must list it before it is believed in.
+    pub(super) fn is_in_doubt(self) -> bool {
+        self.setup_at == WallTime::default()
+    }
+
+    fn is_of_setup(self) -> bool {
+        self.first_seen <= self.setup_at + SETUP_LEN
+    }
+}
