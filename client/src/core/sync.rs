@@ -452,10 +452,10 @@ impl Sync {
         self.running.is_none() && self.round.are_all_tried(pool, now)
     }
 
-    /// Whether the guards are asked, and relays drawn at random: there is a view, and a guard that
-    /// answers.
+    /// Whether the guards are asked, and relays drawn at random: there is a view, not by one source's
+    /// word, and a guard that answers.
     const fn asks_guards(&self, cx: &Context<'_>) -> bool {
-        cx.is_ready && !self.round.is_helping()
+        cx.is_ready && !self.round.is_helping() && !self.first_contact.lacks_another()
     }
 
     fn look_whether_to_help(&mut self, cx: &Context<'_>, pool: &Pool) {

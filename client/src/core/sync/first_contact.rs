@@ -39,7 +39,9 @@ pub(super) struct FirstContact {
     /// The list of each source that answered to the end. No two of them were reached in one address
     /// group.
     lists: Vec<(Arc<Source>, BTreeSet<RelayId>)>,
-    /// Until when a client that has lost its view waits for another source, since one has answered.
+    /// The only source that has answered a client since it lost its view.
+    lone: Option<Arc<Source>>,
+    /// Until when another is waited for before the view is used.
     alone_until: Option<Instant>,
 }
 
@@ -53,6 +55,7 @@ impl FirstContact {
         Self {
             verdict,
             lists: Vec::new(),
+            lone: None,
             alone_until: None,
         }
     }
@@ -68,6 +71,12 @@ impl FirstContact {
         self.alone_until.is_some_and(|until| now < until)
     }
 
+    /// Whether no other was heard yet, in use as the view may be: it must not choose whom this client
+    /// asks next.
+    pub(super) const fn lacks_another(&self) -> bool {
+        self.lone.is_some()
+    }
+
     /// When that wait is over, a past moment included.
     pub(super) const fn timeout(&self) -> Option<Instant> {
         self.alone_until
@@ -80,6 +89,7 @@ impl FirstContact {
         source: &Arc<Source>,
         listing: &Listing,
     ) {
+        self.lone.take_if(|lone| lone.is_apart_from(source));
         if cx.is_ready || self.verdict == Verdict::Accepted {
             self.lists.clear();
             self.alone_until = None;
@@ -100,6 +110,7 @@ impl FirstContact {
         self.lists.push((Arc::clone(source), listed.collect()));
         let is_first = self.lists.len() == 1 && !cx.view().is_setting_up(cx.wall);
         if is_first && !cx.network.params.selectable_age.is_zero() {
+            self.lone = Some(Arc::clone(source));
             self.alone_until.get_or_insert(cx.now + SECOND_SOURCE_WAIT);
         } else {
             self.alone_until = None;
@@ -148,12 +159,14 @@ fn do_agree(one: &BTreeSet<RelayId>, other: &BTreeSet<RelayId>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::directory::Mark;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+    use umbel_proto::directory::{Mark, Unverified};
     use umbel_proto::network::Network;
-    use umbel_proto::time::WallTime;
+    use umbel_proto::time::{Duration, Moment, WallTime};
 
     use super::super::super::io::Notice;
-    use super::super::super::testing::{When, id as relay};
+    use super::super::super::testing::{When, descriptor, id as relay, surroundings};
     use super::*;
 
     /// The relays of these tests are this old.
@@ -272,6 +285,43 @@ mod tests {
         assert_eq!(disputed(&mut contact, &liars).last(), Some(&true));
         let honest: Vec<(u8, &[u8])> = (9..=14).map(|seed| (seed, &[][..])).collect();
         assert_eq!(disputed(&mut contact, &honest).last(), Some(&false));
+    }
+
+    #[test] // §8.3(9c)
+    fn who_answers_alone_after_days_is_not_the_only_one_to_be_asked() {
+        let mut network = Network::local();
+        network.params.selectable_age = Duration::from_secs(60);
+        let mut shared = surroundings(network, NOW);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        for number in KNOWN {
+            let known = Unverified::decode(&descriptor(number)).unwrap();
+            let heard = shared
+                .book
+                .hear(&shared.network, NOW, None, known, &mut rng);
+            heard.unwrap();
+        }
+        let (now, wall) = (Instant::default(), NOW + Duration::from_secs(7200));
+        let mut contact = new();
+        let mut hear = |number: u8, is_ready, after| {
+            let moment = Moment {
+                now: now + after,
+                wall,
+            };
+            let mut cx = shared.context(moment, &mut rng);
+            cx.is_ready = is_ready;
+            let listing = Listing {
+                source: relay(number),
+                mark: Mark::default(),
+                lacking: BTreeSet::new(),
+            };
+            contact.compare(&mut cx, &seed(number), &listing);
+            (contact.is_alone(moment.now), contact.lacks_another())
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(hear(1, false, Duration::ZERO), (true, true));
+        assert_eq!(hear(1, false, SECOND_SOURCE_WAIT), (false, true));
+        assert_eq!(hear(1, true, SECOND_SOURCE_WAIT + second), (false, true));
+        assert_eq!(hear(2, true, SECOND_SOURCE_WAIT + second), (false, false));
     }
 
     #[test] // §8.3(9c)
