@@ -15,9 +15,10 @@ mod ghosts;
 mod hostile_peers;
 mod page;
 mod plot;
+#[expect(clippy::disallowed_methods, reason = "measures CPU time")]
 mod reconciling;
 mod relays;
-#[expect(clippy::disallowed_methods, reason = "measures CPU time and memory")]
+#[expect(clippy::disallowed_methods, reason = "measures memory")]
 mod scale;
 mod spread;
 mod sybil;
