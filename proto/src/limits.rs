@@ -443,8 +443,8 @@ pub const PUBLISH_START_WAIT: Duration = Duration::from_secs(3);
 pub const PUBLISH_LEAD: Duration = Duration::from_secs(3 * 3600);
 /// Readers with fast clocks look for an epoch's descriptor so long before the epoch (§9.4(3)).
 pub const PUBLISH_READ_AHEAD: Duration = Duration::from_secs(2 * 3600);
-/// A position that has failed so often to take a descriptor counts as done (§9.4(3)).
-pub const PUBLISH_TRIES: u32 = 3;
+/// A position that was asked so long ago, and answers nothing, counts as done (§9.4(3)).
+pub const PUBLISH_PATIENCE: Duration = Duration::from_secs(5);
 /// If so many have taken it (§9.4(3)).
 pub const PUBLISHED_MIN: usize = 2;
 /// `inbox_republish` divided by this and by the number of inboxes is the mean rest after a turn

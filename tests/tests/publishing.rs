@@ -325,6 +325,74 @@ fn positions_that_answer_nothing_make_no_start_of_seconds_visible() {
     assert!(came <= judged * 5, "{came} of {}", judged * 8);
 }
 
+#[test] // §9.4(3)
+fn killed_clients_go_on_with_what_all_were_asked_to_take_once() {
+    let (mut judged, mut seen) = (0, 0);
+    for seed in 670..682 {
+        let mut world = default_world(seed);
+        create(&mut world, 0);
+        world.run_for(MINUTE);
+        end(&mut world);
+        world.skip(DAY * 2);
+        let refusing = 6..12;
+        (refusing.clone()).for_each(|it| world.relay(RelayName(it)).disk.is_full = true);
+        let asked = |world: &World| -> usize {
+            let relays = &world.all_relays()[refusing.clone()];
+            relays.iter().map(|relay| relay.disk.published).sum()
+        };
+        for start in 0..9 {
+            let before = asked(&world);
+            let mut keepers = Keepers::default();
+            world.restart_client(OWNER);
+            keepers.watch(&mut world, Duration::from_secs(20));
+            world.crash_client(OWNER);
+            if start > 0 {
+                judged += 1;
+                seen += usize::from(asked(&world) > before);
+            }
+            world.skip(HOUR * 4);
+        }
+    }
+    // Two epochs, each due once a day, and others that become positions.
+    assert!(seen * 8 <= judged * 5, "{seen} of {judged}");
+}
+
+#[test] // §9.4(3)
+fn of_two_inboxes_that_are_half_published_a_start_goes_on_with_one() {
+    let (mut together, mut later) = (0, 0);
+    for seed in 710..714 {
+        let mut world = default_world(seed);
+        (0..2).for_each(|number| create(&mut world, number));
+        world.run_for(MINUTE);
+        end(&mut world);
+        world.skip(DAY * 3);
+        (0..12).for_each(|it| world.relay(RelayName(it)).disk.is_full = true);
+        world.restart_client(OWNER);
+        world.run_for(HOUR * 12);
+        world.crash_client(OWNER);
+        let mut keepers = Keepers::default();
+        keepers.look(&world);
+        keepers.forget();
+        (0..12).for_each(|it| world.relay(RelayName(it)).disk.is_full = false);
+        world.restart_client(OWNER);
+        keepers.watch(&mut world, MINUTE);
+        let keys = |keepers: &Keepers| -> BTreeSet<BlindedKey> {
+            keepers.came.iter().map(|it| it.2).collect()
+        };
+        let at_once = keys(&keepers).len();
+        assert!(
+            at_once > 0,
+            "what was cut short goes on: {}",
+            world.describe()
+        );
+        together += at_once - 1;
+        keepers.watch(&mut world, HOUR * 12);
+        later += keys(&keepers).len();
+    }
+    assert!(together <= 1, "{together}");
+    assert!(later > 12, "{later} of 16");
+}
+
 #[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail
 fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
     for seed in 620..630 {

@@ -191,30 +191,29 @@ impl Inboxes {
             return;
         }
         let look_rest_mean = self.look_rest_mean(cx);
-        for (name, inbox) in &mut self.by_name {
-            if inbox.resume(cx, rest_mean) {
-                let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
-                self.acted = Some((name.clone(), rests_until));
-            }
-        }
         // A clock that was ahead may have set it to any time.
         let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
         let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;
-        if self.by_name.values().any(is_resting) {
-            return;
-        }
+        let is_resting = self.by_name.values().any(is_resting);
         let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
         let due = due.filter_map(|(name, inbox)| {
             let (urgency, epoch) = inbox.due(cx)?;
-            Some(((urgency, epoch), name, inbox))
+            Some((urgency, epoch, name, inbox))
         });
-        if let Some(((_, epoch), name, inbox)) = due.min_by_key(|&(urgency, _, _)| urgency) {
-            // Commands of seconds take one turn, and have to get it done.
-            let is_first = !core::mem::replace(&mut self.had_turn, true);
-            inbox.begin(cx, epoch, is_first, rest_mean);
-            let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
-            self.acted = Some((name.clone(), rests_until));
+        let Some((urgency, epoch, name, inbox)) = due.min_by(|one, other| one.0.cmp(&other.0))
+        else {
+            return;
+        };
+        // What the last run began it rests for: that is gone on with all the same, but only one of
+        // several.
+        if is_resting && (self.had_turn || !urgency.is_cut_short()) {
+            return;
         }
+        // Commands of seconds take one turn, and have to get it done.
+        let is_first = !core::mem::replace(&mut self.had_turn, true);
+        inbox.begin(cx, epoch, is_first, rest_mean);
+        let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
+        self.acted = Some((name.clone(), rests_until));
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {

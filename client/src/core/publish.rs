@@ -18,9 +18,9 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::limits::{
-    PUBLISH_CHANGE_SHARE, PUBLISH_LEAD, PUBLISH_MOVED_SHARE, PUBLISH_PACE_SHARE,
-    PUBLISH_READ_AHEAD, PUBLISH_REST_SHARE, PUBLISH_TRIES, PUBLISH_WITHIN, PUBLISHED_MIN,
-    REVISION_FIRST_BITS, REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
+    PUBLISH_CHANGE_SHARE, PUBLISH_LEAD, PUBLISH_MOVED_SHARE, PUBLISH_PACE_SHARE, PUBLISH_PATIENCE,
+    PUBLISH_READ_AHEAD, PUBLISH_REST_SHARE, PUBLISH_WITHIN, PUBLISHED_MIN, REVISION_FIRST_BITS,
+    REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
@@ -60,7 +60,8 @@ struct Publication {
 /// One position.
 #[derive(Default)]
 struct Posting {
-    is_asked: bool,
+    /// When it was asked, until it answers.
+    asked_at: Option<Instant>,
     backoff: Backoff,
 }
 
@@ -72,6 +73,8 @@ enum Pace {
     /// Senders find mailboxes that are gone, or the client may end soon.
     Hasty,
     Usual,
+    /// An earlier run began, and was cut short: none gets it before its turn comes.
+    InTurn,
 }
 
 /// What is stored of an epoch's descriptor.
@@ -82,7 +85,7 @@ pub(super) struct PublicationState {
     is_outdated: bool,
     next_at: WallTime,
     posted: Vec<RelayId>,
-    /// Its revision is being published, and the next run resumes that.
+    /// Its revision is being published, and another run goes on with that.
     is_begun: bool,
 }
 
@@ -97,9 +100,21 @@ pub(super) enum Posted {
     Overtaken,
 }
 
-/// The order in which descriptors that are due are published: those that senders look for in vain,
-/// then those that wait longest.
-pub(super) type Urgency = (bool, WallTime);
+/// The order in which descriptors that are due are published: those that are half published, then
+/// those that senders look for in vain, then those that wait longest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Urgency {
+    is_whole: bool,
+    is_there: bool,
+    next_at: WallTime,
+}
+
+impl Urgency {
+    /// An earlier run began to publish it.
+    pub(super) const fn is_cut_short(&self) -> bool {
+        !self.is_whole
+    }
+}
 
 impl Publications {
     pub(super) fn restore(states: &[PublicationState]) -> Self {
@@ -151,12 +166,6 @@ impl Publications {
         }
     }
 
-    /// Whether the last run began to publish what senders still read, and was cut short.
-    pub(super) fn are_begun(&self, wall: WallTime) -> bool {
-        let mut current = epochs_at(wall).filter_map(|epoch| self.by_epoch.get(&epoch));
-        current.any(|publication| publication.begun.is_some())
-    }
-
     /// Works positions out anew if the view has changed, or an hour or epoch begins. `is_new`: the
     /// inbox was just made, and its positions are not yet settled.
     pub(super) fn work_out(
@@ -186,12 +195,14 @@ impl Publications {
 
     /// Begins to publish what can't wait: an outdated descriptor of an epoch that senders read now or
     /// soon, one that does not exist yet, and everything of a new inbox, whose owner may leave after
-    /// one command. Whether there was any.
+    /// one command. What an earlier run began waits for its turn, unless senders find nothing or
+    /// somebody waits (`is_urgent`). Whether there was any.
     pub(super) fn begin_hasty(
         &mut self,
         cx: &mut Context<'_>,
         is_new: bool,
         is_awaited: bool,
+        is_urgent: bool,
     ) -> bool {
         let pace = if is_awaited {
             Pace::AtOnce
@@ -205,7 +216,11 @@ impl Publications {
                 continue;
             };
             let is_unborn = publication.revision == 0 && epoch != wall.epoch();
-            if publication.begun.is_none() && (publication.is_outdated || is_unborn) {
+            let is_wanted = match publication.begun {
+                None => publication.is_outdated || is_unborn,
+                Some(begun) => begun == Pace::InTurn && is_urgent,
+            };
+            if is_wanted {
                 publication.begin(cx, pace);
                 is_any = true;
             }
@@ -218,7 +233,11 @@ impl Publications {
         let due = |epoch: Epoch| {
             let publication = self.by_epoch.get(&epoch)?;
             let is_missing = epoch == cx.wall.epoch() && publication.revision == 0;
-            let urgency = (!is_missing, publication.next_at);
+            let urgency = Urgency {
+                is_whole: publication.begun.is_none(),
+                is_there: !is_missing,
+                next_at: publication.next_at,
+            };
             publication
                 .is_due(cx.wall, &cx.network.params)
                 .then_some((urgency, epoch))
@@ -230,12 +249,13 @@ impl Publications {
     /// end within seconds.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, epoch: Epoch, is_hasty: bool) {
         let publication = self.by_epoch.get_mut(&epoch);
-        if let Some(publication) = publication.filter(|it| it.begun.is_none()) {
+        if let Some(publication) = publication.filter(|it| !it.is_under_way()) {
             publication.begin(cx, if is_hasty { Pace::Hasty } else { Pace::Usual });
         }
     }
 
-    /// Posts what is due, before all else if somebody waits. All revisions are durable.
+    /// Posts what is due, before all else if somebody waits. All revisions are durable. Whether there
+    /// is something to store.
     pub(super) fn post(
         &mut self,
         cx: &mut Context<'_>,
@@ -244,7 +264,8 @@ impl Publications {
         identity: &InboxIdentity,
         contents: &InboxDescriptor,
         is_awaited: bool,
-    ) {
+    ) -> bool {
+        let mut is_any_settled = false;
         for epoch in epochs_at(cx.wall) {
             let Some(publication) = self.by_epoch.get_mut(&epoch) else {
                 continue;
@@ -264,10 +285,12 @@ impl Publications {
                 let isolation = Isolation::Publish { inbox, epoch };
                 requests.ask(cx, asker, isolation, relay, question);
                 if let Some(posting) = publication.postings.get_mut(&relay) {
-                    posting.is_asked = true;
+                    posting.asked_at = Some(cx.now);
                 }
             }
+            is_any_settled |= publication.settle_if_done(cx);
         }
+        is_any_settled
     }
 
     pub(super) fn on_answer(
@@ -283,7 +306,7 @@ impl Publications {
         let Some(posting) = publication.postings.get_mut(&relay) else {
             return Posted::Fine;
         };
-        posting.is_asked = false;
+        posting.asked_at = None;
         if revision != publication.revision {
             return Posted::Fine;
         }
@@ -291,7 +314,12 @@ impl Publications {
             Answer::Directory(DirectoryReply::Published) => {
                 posting.backoff.reset();
                 publication.posted.insert(relay);
-                publication.look_whether_settled(cx)
+                publication.settle_if_done(cx);
+                if publication.begun.is_none() {
+                    Posted::News
+                } else {
+                    Posted::Fine
+                }
             }
             Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale))
                 if epoch == cx.wall.epoch() =>
@@ -301,8 +329,8 @@ impl Publications {
             }
             Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => {
                 posting.backoff.fail(&cx.network.params, cx.now, cx.rng);
-                if publication.begun.is_some() {
-                    publication.look_whether_settled(cx)
+                if publication.settle_if_done(cx) {
+                    Posted::News
                 } else {
                     Posted::Fine
                 }
@@ -311,14 +339,13 @@ impl Publications {
     }
 
     /// The client ends. Whether there is something to store: which positions have a descriptor that is
-    /// half published. One that every position was asked to take, and some took, is done: else those
-    /// that answer nothing would see each start of a client that never runs for long.
+    /// half published. There is no time to wait for those that were asked and have not answered.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) -> bool {
         let begun = self.by_epoch.values_mut().filter(|it| it.begun.is_some());
         let mut is_any = false;
         for publication in begun {
             is_any = true;
-            if publication.were_all_asked() {
+            if publication.were_all_asked(|_| true) {
                 publication.settle(cx);
             }
         }
@@ -347,15 +374,18 @@ impl Publications {
             .is_some_and(|it| !it.is_outdated && it.is_complete())
     }
 
-    /// When there is something to post, past moments included. What waits for its time by the
-    /// calendar needs no timer: the core looks at its clock often enough.
+    /// When there is something to post, or somebody was waited for long enough, past moments included.
+    /// What waits for its time by the calendar needs no timer: the core looks at its clock often
+    /// enough.
     pub(super) fn timeouts(&self) -> impl Iterator<Item = Instant> {
         let publications = self.by_epoch.values().filter(|it| it.may_post());
         publications.flat_map(|publication| {
-            let missing = publication.postings.iter().filter(|(relay, posting)| {
-                !posting.is_asked && !publication.posted.contains(*relay)
-            });
-            missing.map(|(_, posting)| posting.backoff.retry_at())
+            let postings = publication.postings.iter();
+            let missing = postings.filter(|(relay, _)| !publication.posted.contains(*relay));
+            missing.map(|(_, posting)| match posting.asked_at {
+                Some(at) => at + PUBLISH_PATIENCE,
+                None => posting.backoff.retry_at(),
+            })
         })
     }
 
@@ -408,7 +438,7 @@ impl Publication {
             next_at: state.next_at,
             posted: state.posted.iter().copied().collect(),
             postings: BTreeMap::new(),
-            begun: state.is_begun.then_some(Pace::Hasty),
+            begun: state.is_begun.then_some(Pace::InTurn),
             sealed: None,
         }
     }
@@ -433,29 +463,36 @@ impl Publication {
         }
     }
 
-    /// Takes the next revision, which is to be stored before it is posted.
+    /// Takes the next revision, which is to be stored before it is posted; or goes on with one that
+    /// an earlier run took.
     fn begin(&mut self, cx: &mut Context<'_>, pace: Pace) {
-        self.revision = revision_after(self.revision, cx.rng);
+        if self.begun.is_none() {
+            self.revision = revision_after(self.revision, cx.rng);
+            self.posted.clear();
+            self.sealed = None;
+        }
         self.begun = Some(pace);
-        self.posted.clear();
-        self.sealed = None;
         for posting in self.postings.values_mut() {
             let due_at = cx.now + pace.draw(&cx.network.params, cx.rng);
             posting.backoff = Backoff::resumed(0, due_at);
         }
     }
 
-    /// Once most positions have it, or don't take it, its next time is drawn; the others are still
-    /// tried.
-    fn look_whether_settled(&mut self, cx: &mut Context<'_>) -> Posted {
-        if self.is_tried() && self.begun.is_some() {
+    /// Whether this run publishes it.
+    fn is_under_way(&self) -> bool {
+        self.begun.is_some_and(|pace| pace != Pace::InTurn)
+    }
+
+    /// Once most positions have it, or all were asked, its next time is drawn, and is to be stored:
+    /// relays that take nothing, or answer nothing, must not keep it begun. Each start of its owner
+    /// would go on with it, and be seen. The others are still tried. Whether it has come to that.
+    fn settle_if_done(&mut self, cx: &mut Context<'_>) -> bool {
+        let (now, begun) = (cx.now, self.begun.is_some());
+        let is_done = self.is_complete() || self.were_all_asked(|at| at + PUBLISH_PATIENCE <= now);
+        if begun && is_done {
             self.settle(cx);
         }
-        if self.begun.is_none() {
-            Posted::News
-        } else {
-            Posted::Fine
-        }
+        begun && is_done
     }
 
     fn settle(&mut self, cx: &mut Context<'_>) {
@@ -464,23 +501,28 @@ impl Publication {
         self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
     }
 
-    /// Whether each position has its revision or has failed to take it, or most have.
+    /// Whether it is out and on its way to no position: each has it or has failed to take it, or most
+    /// have it and the others are not asked now.
     fn is_offered(&self) -> bool {
-        let has_answered = |(relay, posting): (&RelayId, &Posting)| {
-            posting.backoff.failures() > 0 || self.posted.contains(relay)
-        };
+        let mut postings = self.postings.iter();
         match self.begun {
-            None => !self.is_outdated,
-            Some(_) => self.postings.iter().all(has_answered),
+            None if self.is_outdated => false,
+            None => postings.all(|it| it.1.asked_at.is_none() || self.has_answered(it)),
+            Some(_) => postings.all(|it| self.has_answered(it)),
         }
     }
 
-    /// Whether each position was asked in this run, and some have it.
-    fn were_all_asked(&self) -> bool {
-        let was_asked = |(relay, posting): (&RelayId, &Posting)| {
-            posting.is_asked || posting.backoff.failures() > 0 || self.posted.contains(relay)
-        };
-        self.progress().0 >= PUBLISHED_MIN && self.postings.iter().all(was_asked)
+    /// Whether this position has its revision, or has failed to take it in this run.
+    fn has_answered(&self, (relay, posting): (&RelayId, &Posting)) -> bool {
+        posting.backoff.failures() > 0 || self.posted.contains(relay)
+    }
+
+    /// Whether each position has answered in this run, or was asked at a time that is early enough;
+    /// and some have it.
+    fn were_all_asked(&self, is_early: impl Fn(Instant) -> bool) -> bool {
+        let mut postings = self.postings.iter();
+        self.progress().0 >= PUBLISHED_MIN
+            && postings.all(|it| self.has_answered(it) || it.1.asked_at.is_some_and(&is_early))
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -488,44 +530,35 @@ impl Publication {
         (stored.count(), self.postings.len())
     }
 
-    /// Whether most positions have it or, while some have it, have failed to take it several times.
-    /// Relays that take none must not keep it due: each start of its owner would publish it again,
-    /// and be seen.
-    fn is_tried(&self) -> bool {
-        let (stored, all) = self.progress();
-        let failing = self.postings.iter().filter(|(relay, posting)| {
-            posting.backoff.failures() >= PUBLISH_TRIES && !self.posted.contains(relay)
-        });
-        let failing = if stored >= PUBLISHED_MIN {
-            failing.count()
-        } else {
-            0
-        };
-        (stored + failing) * 2 > all
-    }
-
     fn is_complete(&self) -> bool {
         let (stored, all) = self.progress();
         stored * 2 > all
     }
 
-    /// Whether it waits for its turn: its time has come, or was set by a wrong clock. One that was
-    /// left half published still has the time at which that began.
+    /// Whether it waits for its turn: it was left half published, its time has come, or that was set
+    /// by a wrong clock.
     fn is_due(&self, wall: WallTime, params: &Params) -> bool {
         let longest = params.inbox_republish.saturating_mul(WAIT_CUT);
         let is_time = self.next_at <= wall || self.next_at > wall + longest;
-        self.begun.is_none() && !self.postings.is_empty() && is_time
+        let waits = match self.begun {
+            None => is_time,
+            Some(pace) => pace == Pace::InTurn,
+        };
+        waits && !self.postings.is_empty()
     }
 
     /// Whether its revision has the form of what there is to say: it never gets two.
-    const fn may_post(&self) -> bool {
-        self.revision != 0 && (self.begun.is_some() || !self.is_outdated)
+    fn may_post(&self) -> bool {
+        let is_out = self.begun.is_none() && !self.is_outdated;
+        self.revision != 0 && (is_out || self.is_under_way())
     }
 
     /// The positions that are to get it now.
     fn missing(&self, now: Instant) -> Vec<RelayId> {
         let is_due = |(relay, posting): &(&RelayId, &Posting)| {
-            !posting.is_asked && posting.backoff.is_due(now) && !self.posted.contains(*relay)
+            posting.asked_at.is_none()
+                && posting.backoff.is_due(now)
+                && !self.posted.contains(*relay)
         };
         let missing = self.postings.iter().filter(is_due);
         let missing = missing.map(|(&relay, _)| relay);
@@ -555,7 +588,7 @@ impl Publication {
 impl Posting {
     const fn due_at(at: Instant) -> Self {
         Self {
-            is_asked: false,
+            asked_at: None,
             backoff: Backoff::resumed(0, at),
         }
     }
@@ -567,7 +600,9 @@ impl Pace {
         match self {
             Self::AtOnce => Duration::ZERO,
             Self::Hasty => between(Duration::ZERO, PUBLISH_WITHIN, rng),
-            Self::Usual => exponential(params.inbox_republish / PUBLISH_PACE_SHARE, rng),
+            Self::Usual | Self::InTurn => {
+                exponential(params.inbox_republish / PUBLISH_PACE_SHARE, rng)
+            }
         }
     }
 }

@@ -71,8 +71,6 @@ pub(super) struct Inbox {
     pub(super) asked_at: Option<Instant>,
     /// Whether a warning said that a mailbox is being replaced, and none yet that it was.
     is_mending_told: bool,
-    /// It is as the last run left it.
-    is_restored: bool,
     rival: Rival,
     pub(super) sight: Sight,
 }
@@ -95,7 +93,6 @@ impl Inbox {
             made_at: Some(cx.now),
             asked_at: Some(cx.now),
             is_mending_told: false,
-            is_restored: false,
             rival: Rival::default(),
             sight: Sight::new(cx),
         }
@@ -118,7 +115,6 @@ impl Inbox {
             made_at: None,
             asked_at: None,
             is_mending_told: false,
-            is_restored: true,
             rival: Rival::default(),
             sight: Sight::restore(state.sight.clone()),
         }
@@ -176,14 +172,17 @@ impl Inbox {
     ) {
         let is_new = self.made_at.is_some_and(|at| at + NEW_FOR > cx.now);
         let is_awaited = self.is_awaited(cx.now);
+        let is_urgent = is_awaited || !self.is_published;
         let publications = &mut self.publications;
         publications.work_out(cx, &self.identity, self.is_published, is_new);
-        if publications.begin_hasty(cx, is_new, is_awaited) {
+        if publications.begin_hasty(cx, is_new, is_awaited, is_urgent) {
             return self.rest(cx, rest_mean);
         }
         let contents = self.contents();
-        self.publications
-            .post(cx, requests, name, &self.identity, &contents, is_awaited);
+        let publications = &mut self.publications;
+        if publications.post(cx, requests, name, &self.identity, &contents, is_awaited) {
+            self.touch(cx);
+        }
         self.tell_if_ready(cx, name);
     }
 
@@ -191,17 +190,6 @@ impl Inbox {
     pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
         let may_publish = self.saving == Saving::Saved && self.is_settled(cx);
         may_publish.then(|| self.publications.due(cx)).flatten()
-    }
-
-    /// Rests, as after a turn, if the last run was cut short while it published: this run resumes that.
-    /// Whether it does.
-    pub(super) fn resume(&mut self, cx: &mut Context<'_>, rest_mean: Duration) -> bool {
-        let is_first = core::mem::take(&mut self.is_restored);
-        let is_resumed = is_first && self.publications.are_begun(cx.wall);
-        if is_resumed {
-            self.rest(cx, rest_mean);
-        }
-        is_resumed
     }
 
     /// Begins to publish this epoch's descriptor, since it is its turn.
