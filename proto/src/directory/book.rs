@@ -247,9 +247,10 @@ impl Book {
     /// (§8.8). Seeds are an exception while they vouch as seeds. What is in the view stays there, but
     /// others are not told of it if nobody else vouches for it.
     pub fn bar(&mut self, network: &Network, wall: WallTime, issuers: BTreeSet<RelayId>) {
-        self.view.bar(issuers);
-        self.view.withhold(network, wall);
-        self.changes += 1;
+        if self.view.bar(issuers) {
+            self.view.withhold(network, wall);
+            self.changes += 1;
+        }
     }
 
     /// How often the view has changed since this book was opened: relays came, left, issued anew,
@@ -587,7 +588,6 @@ impl Book {
             self.keep_past(descriptor, age);
         }
         self.revive(wall);
-        self.view.withhold(network, wall);
         self.note_newest(wall);
         self.begin_anew_if_unknown(network, wall);
         let room = VIEW_RELAYS_MAX

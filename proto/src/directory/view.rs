@@ -116,13 +116,15 @@ impl NetView {
         }
     }
 
-    /// These issuers, and no others, vouch for nobody here (§8.8).
-    pub(super) fn bar(&mut self, issuers: BTreeSet<RelayId>) {
+    /// These issuers, and no others, vouch for nobody here (§8.8). Whether that is news.
+    pub(super) fn bar(&mut self, issuers: BTreeSet<RelayId>) -> bool {
+        let is_news = self.barred != issuers;
         self.barred = issuers;
+        is_news
     }
 
-    /// Looks which relays nobody is to be told of: those that would be vouched for, had their issuers
-    /// not been barred (§8.8(6)).
+    /// Looks which relays nobody is to be told of, since other issuers are barred now: those that would
+    /// be vouched for, had theirs not been (§8.8(6)).
     pub(super) fn withhold(&mut self, network: &Network, wall: WallTime) {
         let is_withheld = |entry: &Entry| {
             let descriptor = &entry.descriptor;

@@ -169,7 +169,7 @@ fn barred_issuers_vouch_for_nobody_unless_they_are_seeds_that_vouch() {
     let wall = later(2 * HOUR);
     let (mut network, mut view, descriptor) = vouching(&[10, 11]);
     let barred = testing::relay(10).descriptor.relay;
-    view.bar([barred].into());
+    assert!(view.bar([barred].into()));
     assert!(!view.is_vouched(&descriptor, &network, wall));
     network.seeds.push(crate::ids::Peer {
         id: barred,
@@ -177,7 +177,7 @@ fn barred_issuers_vouch_for_nobody_unless_they_are_seeds_that_vouch() {
     });
     assert!(view.is_vouched(&descriptor, &network, wall));
     network.seeds.clear();
-    view.bar([].into());
+    assert!(view.bar([].into()));
     assert!(view.is_vouched(&descriptor, &network, wall));
 }
 
@@ -191,7 +191,7 @@ fn nobody_is_told_of_relays_whose_issuers_were_barred() {
     let with = view.digest();
     let barred = |number| [testing::relay(number).descriptor.relay].into();
     let bar = |view: &mut NetView, issuers| {
-        view.bar(issuers);
+        assert!(view.bar(issuers));
         view.withhold(&network, wall);
         let is_told = view.digest() == with && view.told(&relay).is_some();
         assert!(is_told || view.digest() == without);
