@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use umbel_proto::directory::Unverified;
 use umbel_proto::directory::receipts::ReceiptRefusal;
-use umbel_proto::ids::RelayId;
+use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::control::Control;
 use umbel_relay::control::io::News;
@@ -55,6 +56,74 @@ fn three_founders_start_a_network_with_default_parameters() {
     // Whom one source alone has listed is selectable once the next has been asked (§8.2(3)).
     let is_whole = |world: &World| (0..12).all(|name| selectable(world, RelayName(name)) == 12);
     world.expect_within(Duration::from_secs(1500), is_whole);
+}
+
+/// Twelve relays of which every second has an IPv6 address, too; in `local` none but `::1` is one.
+fn with_both_families(seed: u64) -> World {
+    let id = NetworkId([7; 32]);
+    let overlay = Network { id, ..strangers() };
+    let world = World::with_overlay(seed, overlay).with_ipv6();
+    world.founders(6).relays(6)
+}
+
+/// The receipts that count at another relay, by the address families of what they vouch for.
+fn counted(world: &World, of: RelayName, at: RelayName) -> [usize; 2] {
+    let view = relay(world, at).control().map(Control::view).unwrap();
+    let Some(descriptor) = view.get(&relay(world, of).id) else {
+        return [0; 2];
+    };
+    let (network, wall) = (world.overlay(), world.wall());
+    [true, false].map(|is_v4| {
+        let mut addresses = descriptor.addresses.iter();
+        let address = addresses.find(|it| it.is_ipv4() == is_v4);
+        address.map_or(0, |&it| {
+            let counted = view.counted_receipts(descriptor, it, network, wall);
+            counted.count()
+        })
+    })
+}
+
+#[test] // §8.7(5), §8.2(4)
+fn relays_with_both_families_are_vouched_for_over_both() {
+    let mut world = with_both_families(3);
+    let least = world.overlay().params.receipts_min;
+    let names = || (0..12).map(RelayName);
+    let is_dual = |name: RelayName| name.0 % 2 == 0;
+    let is_whole = |world: &World, name: RelayName| {
+        let counted = counted(world, name, RelayName(1)).map(|count| count >= least);
+        selectable(world, name) == 12 && counted == [true, is_dual(name)]
+    };
+    world.expect_within(Duration::from_secs(1500), |world| {
+        names().all(|name| is_whole(world, name))
+    });
+    // Only those who have such an address themselves can have dialled it.
+    let dual: Vec<RelayId> = names()
+        .filter(|name| is_dual(*name))
+        .map(|name| relay(&world, name).id)
+        .collect();
+    let view = relay(&world, RelayName(1)).control().unwrap().view();
+    let receipts = view.iter().flat_map(|descriptor| &descriptor.receipts);
+    let of_v6: Vec<_> = receipts.filter(|it| it.address.is_ipv6()).collect();
+    assert!(of_v6.iter().all(|it| dual.contains(&it.issuer)));
+    assert!(of_v6.len() >= least * dual.len());
+}
+
+#[test] // §8.7(7)
+fn an_address_of_one_family_that_nobody_reaches_keeps_nobody_from_the_other() {
+    let mut world = with_both_families(4);
+    let closed: SocketAddr = "[fd00:99::1]:10000".parse().unwrap();
+    let newcomer = world.add_relay_as(|relay| {
+        relay.second_address = None;
+        relay.advertised = Some(vec![closed, relay.address]);
+    });
+    world.expect_within(Duration::from_secs(1500), |world| {
+        known_by(world, newcomer) == 13
+    });
+    let (id, v4) = (relay(&world, newcomer).id, relay(&world, newcomer).address);
+    for other in (0..12).map(RelayName) {
+        let view = relay(&world, other).control().unwrap().view();
+        assert_eq!(view.get(&id).unwrap().addresses, [v4]);
+    }
 }
 
 #[test] // §8.3(9)

@@ -17,6 +17,16 @@ const UNBELIEVED: &str = "until they agree, descriptors are not believed, this r
 /// Who counts among those who vouch for an address.
 pub(crate) const WHO_VOUCHES: &str = "relays that share an address group neither with it nor with each other, and that have been known \
     for long or are seeds of the network file";
+/// Who has no IPv6 can't dial an IPv6 address. That of another relay is known only once three have
+/// vouched for it: without as many seeds that have one, none ever is.
+pub(crate) fn family_of_issuers(address: SocketAddr) -> &'static str {
+    if address.ip().to_canonical().is_ipv6() {
+        ", and that have an IPv6 address themselves: of the seeds, as many must"
+    } else {
+        ""
+    }
+}
+
 /// The remedy for an address where nobody is found.
 pub(crate) const OPEN_PORT: &str = "Open that port to the Internet in the firewall and the router, or set `advertise` to an address \
     that others can dial";
@@ -150,7 +160,8 @@ fn unvouched(address: SocketAddr, receipt_count: usize, wanted: usize) -> (Level
         Level::WARN,
         format!(
             "{receipt_count} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be \
-             {WHO_VOUCHES}. The lines before say who refused, and why; this relay asks again"
+             {WHO_VOUCHES}{}. The lines before say who refused, and why; this relay asks again",
+            family_of_issuers(address)
         ),
     )
 }

@@ -16,7 +16,8 @@ use crate::control::standing::{
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
 use crate::net::news::{
-    OPEN_PORT, RESTORE_OR_MOVE, SET_CLOCK, WHO_VOUCHES, clock_off_by, one_address,
+    OPEN_PORT, RESTORE_OR_MOVE, SET_CLOCK, WHO_VOUCHES, clock_off_by, family_of_issuers,
+    one_address,
 };
 use crate::net::selfcheck::TWIN;
 use crate::running::seeds;
@@ -276,8 +277,9 @@ impl<'a> Sentences<'a> {
             ),
             Asked::Asking => match &self.standing.missing_seeds[..] {
                 missing if missing.is_empty() || self.is_starting() => format!(
-                    "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}",
-                    self.so_far(it)
+                    "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}{}",
+                    self.so_far(it),
+                    family_of_issuers(address)
                 ),
                 missing => format!(
                     "asking: {}. While the network is young, the seeds of its file vouch for others, and these can't be reached: \

@@ -292,6 +292,16 @@ fn what_needs_only_time_is_told_so() {
     }
 }
 
+#[test] // §8.7(5)
+fn who_waits_for_receipts_of_an_ipv6_address_is_told_who_can_give_them() {
+    let at = |address: &str| {
+        let waiting = standing(vec![refused(address, &[])]);
+        said(&waiting).2
+    };
+    assert!(at("[2600::1]:7443").contains("that have an IPv6 address themselves"));
+    assert!(!at(HERE).contains("IPv6"));
+}
+
 #[test]
 fn what_keeps_a_relay_from_all_others_comes_before_its_addresses() {
     for (obstacle, words) in [

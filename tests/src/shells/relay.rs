@@ -37,6 +37,8 @@ pub struct SimRelay {
     pub id: RelayId,
     /// Where it is.
     pub address: SocketAddr,
+    /// Where it is as well, over the other address family.
+    pub second_address: Option<SocketAddr>,
     /// The addresses that it advertises, if these are others.
     pub advertised: Option<Vec<SocketAddr>>,
     /// Whether others can connect to it. If not, it still dials.
@@ -130,6 +132,7 @@ impl SimRelay {
         Self {
             id,
             address,
+            second_address: None,
             advertised: None,
             is_open: true,
             news: Vec::new(),
@@ -191,6 +194,11 @@ impl SimRelay {
             .flat_map(|live| live.tables.iter().map(|(&id, table)| (id, table)))
     }
 
+    /// All addresses where it is.
+    pub fn places(&self) -> impl Iterator<Item = SocketAddr> {
+        [self.address].into_iter().chain(self.second_address)
+    }
+
     /// Starts it from what its disk holds.
     pub fn start(&mut self, network: &Network, moment: Moment, rng: &mut dyn CryptoRng) {
         let mut network = network.clone();
@@ -201,7 +209,10 @@ impl SimRelay {
             holder: HolderLimits::of_network(&network.params),
             network,
             identity: SigningKey::from_seed(&self.identity_seed),
-            addresses: self.advertised.clone().unwrap_or(vec![self.address]),
+            addresses: self
+                .advertised
+                .clone()
+                .unwrap_or_else(|| self.places().collect()),
             roles: Roles::HOLDER | Roles::DIRECTORY,
             seeds: self.seeds.clone(),
             circuits_max: 10_000,

@@ -1,5 +1,7 @@
 //! The effects that nodes of a world ask for, and their execution.
 
+use std::net::SocketAddr;
+
 use rand::RngExt;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
@@ -154,14 +156,16 @@ impl World {
         if let Node::Client(_) = from {
             self.client_dials.push((self.now, relay));
         }
-        let target = self.relay_named(relay).filter(|name| {
-            let address = self.relays[name.0].address.to_string();
-            host_ports.contains(&address)
+        let target = self.relay_named(relay).and_then(|to| {
+            let places: Vec<SocketAddr> = self.relays[to.0].places().collect();
+            let mut tried = host_ports.iter().filter_map(|it| it.parse().ok());
+            let at = tried.find(|at| places.contains(at) && self.source_of(from, *at).is_some())?;
+            Some((to, at))
         });
         // TCP, then TLS, then a hello each way.
         let handshake = self.network.latency * 5;
         match target {
-            Some(to) => self.schedule(handshake, Event::Dialled { from, to }),
+            Some((to, at)) => self.schedule(handshake, Event::Dialled { from, to, at }),
             None => self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay }),
         }
     }

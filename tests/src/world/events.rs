@@ -1,7 +1,7 @@
 //! The events of a world, each with the node that it happens to.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
@@ -27,6 +27,7 @@ pub(super) enum Event {
     Dialled {
         from: Node,
         to: RelayName,
+        at: SocketAddr,
     },
     DialFailed {
         from: Node,
@@ -80,7 +81,7 @@ impl World {
         }
         match event {
             Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
-            Event::Dialled { from, to } => self.on_dialled(from, to),
+            Event::Dialled { from, to, at } => self.on_dialled(from, to, at),
             Event::DialFailed { from, relay } => {
                 self.tell(from, Input::DialFailed(relay));
                 vec![from]
@@ -125,21 +126,27 @@ impl World {
         }
     }
 
-    /// Where a node's connections come from.
-    fn source_of(&self, node: Node) -> SocketAddr {
+    /// Where a node's connections to this address come from; nowhere, if it has no address of that
+    /// family.
+    pub(super) fn source_of(&self, node: Node, to: SocketAddr) -> Option<SocketAddr> {
         let ip = match node {
-            Node::Relay(n) => self.relays[n].address.ip(),
-            Node::Client(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+            Node::Relay(n) => {
+                let mut places = self.relays[n].places();
+                places.find(|it| it.is_ipv4() == to.is_ipv4())?.ip()
+            }
+            Node::Client(_) if to.is_ipv4() => IpAddr::from(Ipv4Addr::LOCALHOST),
+            Node::Client(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
         };
-        SocketAddr::new(ip, 50_000)
+        Some(SocketAddr::new(ip, 50_000))
     }
 
     /// Whether this relay answers there when it is dialled from this node.
     fn is_there(&self, from: Node, probe: Probe) -> bool {
         let at = self.relay_named(probe.relay).filter(|name| {
             let relay = &self.relays[name.0];
-            relay.address == probe.address && relay.is_up() && relay.is_open
+            relay.places().any(|it| it == probe.address) && relay.is_up() && relay.is_open
         });
+        let at = at.filter(|_| self.source_of(from, probe.address).is_some());
         at.is_some_and(|name| {
             let to = Node::Relay(name.0);
             !self.network.is_cut(from, to) && !self.network.is_silent(from, to)
@@ -217,7 +224,7 @@ impl World {
         }
     }
 
-    fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
+    fn on_dialled(&mut self, from: Node, to: RelayName, at: SocketAddr) -> Vec<Node> {
         let target = Node::Relay(to.0);
         let (moment, target_moment) = (self.moment_of(from), self.moment_of(target));
         let id = self.relays[to.0].id;
@@ -241,7 +248,8 @@ impl World {
         let heard = hellos
             .filter(|_| is_reachable)
             .and_then(|(ours, theirs)| exchange_hellos(&ours, &theirs).ok());
-        let Some((hello, heard_of_us)) = heard else {
+        let heard = heard.zip(self.source_of(from, at));
+        let Some(((hello, heard_of_us), source)) = heard else {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
             return Vec::new();
         };
@@ -253,7 +261,7 @@ impl World {
                 let up = LinkUp {
                     peer: Some(id),
                     is_dialler: true,
-                    remote: self.relays[to.0].address,
+                    remote: at,
                     hello,
                 };
                 self.relays[n].on_link_up(moment, from_end, up, &mut self.rng);
@@ -262,7 +270,7 @@ impl World {
                 let up = umbel_client::core::io::LinkUp {
                     link: from_end,
                     relay: id,
-                    remote: self.relays[to.0].address,
+                    remote: at,
                     hello: &hello,
                 };
                 self.clients[n].on_link_up(moment, up, &mut self.rng);
@@ -271,7 +279,7 @@ impl World {
         let up = LinkUp {
             peer,
             is_dialler: false,
-            remote: self.source_of(from),
+            remote: source,
             hello: heard_of_us,
         };
         self.relays[to.0].on_link_up(target_moment, to_end, up, &mut self.rng);

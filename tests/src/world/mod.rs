@@ -12,7 +12,7 @@ mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
@@ -45,6 +45,8 @@ pub struct World {
     network: Network,
     relays: Vec<SimRelay>,
     clients: Vec<SimClient>,
+    /// Whether every second relay that comes has an IPv6 address besides.
+    has_ipv6: bool,
     /// Calendars that are wrong, by how many seconds they are ahead.
     clocks: BTreeMap<Node, i64>,
     agenda: Agenda,
@@ -98,6 +100,7 @@ impl World {
             network: Network::new(Duration::from_millis(5)),
             relays: Vec::new(),
             clients: Vec::new(),
+            has_ipv6: false,
             clocks: BTreeMap::new(),
             agenda: Agenda::default(),
             liveness: Livenesses::default(),
@@ -112,12 +115,21 @@ impl World {
         }
     }
 
+    /// From now on every second relay that comes has an IPv6 address besides, in a group of its own.
+    #[must_use]
+    pub const fn with_ipv6(mut self) -> Self {
+        self.has_ipv6 = true;
+        self
+    }
+
     /// `count` relays that the network file names as seeds, up, each with the others as its seeds.
     #[must_use]
     pub fn founders(mut self, count: usize) -> Self {
         for _ in 0..count {
             let (seed, address) = (self.next_identity(), self.next_address());
-            self.relays.push(SimRelay::new(seed, address, Vec::new()));
+            let mut relay = SimRelay::new(seed, address, Vec::new());
+            relay.second_address = self.next_second_address();
+            self.relays.push(relay);
         }
         self.overlay.seeds = self.relays.iter().map(SimRelay::peer).collect();
         for relay in &mut self.relays {
@@ -185,6 +197,12 @@ impl World {
         }
     }
 
+    fn next_second_address(&self) -> Option<SocketAddr> {
+        let number = u16::try_from(self.relays.len()).ok()?;
+        let ip = Ipv6Addr::new(0xfd00, number, 0, 0, 0, 0, 0, 1);
+        (self.has_ipv6 && number % 2 == 0).then(|| SocketAddr::from((ip, 10_000)))
+    }
+
     fn next_identity(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
@@ -199,6 +217,7 @@ impl World {
         let number = self.relays.len();
         let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
         let mut relay = SimRelay::new(self.next_identity(), address, seeds);
+        relay.second_address = self.next_second_address();
         change(&mut relay);
         self.relays.push(relay);
         let name = RelayName(number);
