@@ -287,8 +287,13 @@ pub const TURNED_AWAY_AN_ADDRESS_MAX: usize = 3;
 pub const ADDRESS_HELD_SHARE: u32 = 4;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
+/// For how long after their descriptors died all other relays are known, so that they come back as old
+/// as they were (§8.2(7)).
+pub const LAST_KNOWN_LIFE: Duration = Duration::from_secs(14 * 86_400);
 /// Sources of which a node remembers whether they list a relay that is in doubt (§8.2(3), §8.2(11)).
 pub const WORDS_KEPT_MAX: usize = 7;
+/// How many words it counts for that a relay was in no doubt before (§8.2(11)).
+pub const WORDS_BEFORE: usize = 3;
 /// For so long after it began, a view takes receipts of any issuer (§8.2(5)).
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 /// Most bytes of a request or reply of a reconciliation, and of a push (§8.3).

@@ -374,6 +374,9 @@ pub enum StoreOp {
     PutClock(Vec<u8>),
     /// Whether the seeds that were asked first agree.
     PutFirstContact(Vec<u8>),
+    /// Keep which source alone has shown the view, since the client lost the one before; none, if it is
+    /// empty (docs/protocol.md §8.3(9c)).
+    PutLoneSource(Vec<u8>),
     /// An inbox: keys, mailboxes, revision.
     PutInbox {
         /// Its name.
@@ -418,6 +421,8 @@ pub struct Snapshot {
     pub clock: Option<Vec<u8>>,
     /// Whether the seeds that were asked first agreed.
     pub first_contact: Option<Vec<u8>>,
+    /// The only source that was heard since the view was lost.
+    pub lone_source: Option<Vec<u8>>,
     /// Whether the owner wants full vanguards (docs/protocol.md §6.4(18)).
     pub has_full_vanguards: bool,
     /// The book of relays, as it was stored.

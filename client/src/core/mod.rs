@@ -131,7 +131,11 @@ impl Core {
             shared: Shared::restore(network, relays, own_relay, clock, moment),
             pool,
             requests: Requests::default(),
-            sync: Sync::new(seeds, snapshot.first_contact.as_deref()),
+            sync: Sync::new(
+                seeds,
+                snapshot.first_contact.as_deref(),
+                snapshot.lone_source.as_deref(),
+            ),
             inboxes: Inboxes::default(),
             lookups: Lookups::default(),
             outbox: Outbox::default(),

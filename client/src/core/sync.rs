@@ -109,14 +109,14 @@ impl Running {
 }
 
 impl Sync {
-    /// `first_contact` is what was stored of it.
-    pub(super) fn new(seeds: Vec<Peer>, first_contact: Option<&[u8]>) -> Self {
+    /// `first_contact` is what was stored of it, and `lone` the only source that was heard.
+    pub(super) fn new(seeds: Vec<Peer>, first_contact: Option<&[u8]>, lone: Option<&[u8]>) -> Self {
         Self {
             round: Round::new(seeds),
             running: None,
             sources: Sources::default(),
             are_guards_hiding: false,
-            first_contact: FirstContact::restore(first_contact),
+            first_contact: FirstContact::restore(first_contact, lone),
             is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
@@ -385,7 +385,7 @@ impl Sync {
         in_use: RelayId,
     ) -> Option<RelayId> {
         let primary = pool.paths.guards.primary(cx.known());
-        for relay in self.sources.in_turn(primary, in_use) {
+        for relay in self.sources.in_turn(primary, in_use, cx.rng) {
             if !may_ask(&self.resting, relay, cx.now) {
                 continue;
             }

@@ -41,6 +41,7 @@ const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
 /// Whether the seeds that were asked first agree.
 const FIRST_CONTACT: &str = "first_contact";
+const LONE_SOURCE: &str = "lone_source";
 /// Whether full vanguards are on: one byte, 1 for yes. No row: they are off.
 const FULL_VANGUARDS: &str = "full_vanguards";
 
@@ -410,6 +411,7 @@ impl Database {
             paths: meta(PATHS)?,
             clock: meta(CLOCK)?,
             first_contact: meta(FIRST_CONTACT)?,
+            lone_source: meta(LONE_SOURCE)?,
             has_full_vanguards: meta(FULL_VANGUARDS)?.is_some_and(|value| value == [1]),
             relays: self
                 .rows(
@@ -595,6 +597,7 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
         StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
         StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
         StoreOp::PutFirstContact(state) => put_first_contact(connection, state),
+        StoreOp::PutLoneSource(source) => put_meta(connection, LONE_SOURCE, source),
         StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
             "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![

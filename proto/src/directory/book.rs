@@ -17,7 +17,7 @@ use super::listing::{Doubts, Listing, Mark, Source};
 use super::view::{Inserted, NetView};
 use super::vouchers::Issuers;
 use crate::ids::RelayId;
-use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
+use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
 use crate::time::WallTime;
 
@@ -29,8 +29,9 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
-    /// When the newest of them was issued, by today's clock.
-    past_until: WallTime,
+    /// When this node was last in touch with the network: half of all that it knows was issued by then.
+    /// A few descriptors, dated as their relays like, don't move it.
+    in_touch_at: WallTime,
     doubts: Doubts,
     /// Drawn when the view is full for the first time.
     salt: Option<Salt>,
@@ -149,7 +150,7 @@ impl Book {
         Self {
             view: NetView::new(),
             past: BTreeMap::new(),
-            past_until: WallTime(0),
+            in_touch_at: WallTime(0),
             doubts: Doubts::new(),
             salt: None,
             changes: 0,
@@ -167,7 +168,7 @@ impl Book {
         for row in rows {
             book.restore_row(network, &row, wall);
         }
-        book.note_newest(wall);
+        book.note_touch(wall);
         if let Some(began_at) = book.setup_began_at() {
             book.view.begin(began_at);
         }
@@ -238,7 +239,7 @@ impl Book {
         }
     }
 
-    /// All relays that are believed in.
+    /// All relays that this node knows.
     pub const fn view(&self) -> &NetView {
         &self.view
     }
@@ -382,7 +383,7 @@ impl Book {
     }
 
     /// Whether a descriptor may be taken: by the rule of the view, or because relays vouch for it that
-    /// were in the view when this node was last in touch with the network (§8.2(4)).
+    /// were in the view before (§8.2(4)).
     fn may_admit(&self, descriptor: &RelayDescriptor, network: &Network, wall: WallTime) -> bool {
         if self.view.may_admit(descriptor, network, wall) {
             return true;
@@ -395,20 +396,17 @@ impl Book {
                 .is_vouched_with(descriptor, network, wall, Some(&issuers))
     }
 
-    /// Those of these relays that vouch although they are not in the view: they were when this node
-    /// was last in touch with the network, and seeds vouch (§8.2(4)).
+    /// Those of these relays that vouch although they are not in the view: they were, and a node that
+    /// comes back can't wait for them (§8.2(4)).
     pub(super) fn former_issuers(
         &self,
         network: &Network,
         wall: WallTime,
         among: impl Iterator<Item = RelayId>,
     ) -> Issuers<'_> {
-        if self.past.is_empty() || !self.view.do_seeds_vouch(network, wall) {
-            return Issuers::new();
-        }
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
-            past.descriptor.expires_at() > self.past_until
+            past.descriptor.expires_at() + LAST_KNOWN_LIFE > self.in_touch_at
                 && past.age.is_at_least(age, wall)
                 && self.view.is_believed(past.age)
         };
@@ -433,7 +431,7 @@ impl Book {
     /// doubt no more: several sources list it (§8.2(3), §8.2(11)).
     pub(super) fn handle_listed(&mut self, source: &Source, relay: &RelayId) -> bool {
         // Until a setup that is to begin anew has begun, nothing can be of it.
-        if !self.view.has_begun() || !source.may_speak_of(relay, &self.view) {
+        if !self.view.has_begun() || !self.may_speak_of(source, relay) {
             return false;
         }
         let Some(is_settled) = self.doubts.list(source, relay) else {
@@ -460,13 +458,19 @@ impl Book {
 
     /// A source has no descriptor of this relay that is as new, or believes none.
     fn handle_lacked(&mut self, source: &Source, relay: RelayId) {
-        if self.view.get(&relay).is_none() || !source.may_speak_of(&relay, &self.view) {
+        if !self.may_speak_of(source, &relay) {
             return;
         }
         if self.doubts.lack(source, relay) && self.view.doubt(&relay) {
             self.put(relay);
         }
         self.put_words(relay);
+    }
+
+    /// Whether what a source says of a relay counts: both are in the view, and two.
+    fn may_speak_of(&self, source: &Source, relay: &RelayId) -> bool {
+        let are_known = [relay, &source.relay].map(|it| self.view.get(it).is_some());
+        source.relay != *relay && are_known == [true; 2]
     }
 
     /// Stores what sources say of a relay.
@@ -577,9 +581,9 @@ impl Book {
     }
 
     /// Moves dead descriptors out of the view, and back into it those that our clock no longer
-    /// calls dead or of the future. Of descriptors that are dead by
-    /// `confirmed` time too, [`LAST_KNOWN_MAX`] are kept; of the others, as many as there is room
-    /// for, since the clock may be wrong.
+    /// calls dead or of the future. Of descriptors that have been dead by `confirmed` time for
+    /// [`LAST_KNOWN_LIFE`], [`LAST_KNOWN_MAX`] are kept; of the others, as many as there is room for: the
+    /// clock may be wrong, and who comes back is as old as it was.
     pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) {
         let dead = self.view.take_dead(wall);
         self.view.forget_turned_away(wall);
@@ -588,7 +592,7 @@ impl Book {
             self.keep_past(descriptor, age);
         }
         self.revive(wall);
-        self.note_newest(wall);
+        self.note_touch(wall);
         self.begin_anew_if_unknown(network, wall);
         let room = VIEW_RELAYS_MAX
             .saturating_sub(self.view.len())
@@ -596,12 +600,18 @@ impl Book {
         self.forget(network, room, confirmed);
     }
 
-    /// One that a clock dated ahead must not make all others too old to vouch.
-    fn note_newest(&mut self, wall: WallTime) {
+    fn note_touch(&mut self, wall: WallTime) {
         let past = self.past.values().map(|past| &past.descriptor);
-        let issued = past.filter(|it| !it.is_future(wall));
-        let newest = issued.map(|it| it.issued_at).max();
-        self.past_until = newest.unwrap_or_default();
+        let known = self
+            .view
+            .iter()
+            .chain(past)
+            .filter(|it| !it.is_future(wall));
+        let mut issued: Vec<WallTime> = known.map(|it| it.issued_at).collect();
+        if !issued.is_empty() {
+            let middle = (issued.len() - 1) / 2;
+            self.in_touch_at = *issued.select_nth_unstable(middle).1;
+        }
     }
 
     /// A node that was cut off while its view was set up knows nobody who could vouch for others. Its
@@ -649,17 +659,14 @@ impl Book {
     }
 
     fn forget(&mut self, network: &Network, room: usize, confirmed: WallTime) {
-        if self.past.len() <= LAST_KNOWN_MAX {
+        let is_old = |past: &Past| past.descriptor.expires_at() + LAST_KNOWN_LIFE <= confirmed;
+        let are_many = self.past.len() > LAST_KNOWN_MAX;
+        if !are_many || (self.past.len() <= room && !self.past.values().any(is_old)) {
             return;
         }
         let mut forgotten = self.ranked(network).split_off(LAST_KNOWN_MAX);
         let beyond = forgotten.split_off((room - LAST_KNOWN_MAX).min(forgotten.len()));
-        let is_dead = |relay: &RelayId| {
-            self.past
-                .get(relay)
-                .is_some_and(|past| past.descriptor.expires_at() <= confirmed)
-        };
-        forgotten.retain(is_dead);
+        forgotten.retain(|relay| self.past.get(relay).is_some_and(is_old));
         forgotten.extend(beyond);
         if !forgotten.is_empty() {
             forgotten.iter().for_each(|relay| {

@@ -303,11 +303,11 @@ fn a_client_doubts_relays_that_most_of_its_sources_lack() {
         (13, false, true),
         (12, false, true), // the same again
         (14, true, true),
-        (15, false, false), // the third, and one has it
+        (15, false, true), // three lack it, one lists it, and it was believed in
         (10, false, false),
         (16, true, false),
         (17, true, false),
-        (12, true, true), // four have it, and three lack it
+        (12, true, true), // four list it, and three lack it
     ] {
         let believes = hear(&mut book, number, has_it);
         assert_eq!(believes, [is_believed; 3], "{number}");
@@ -323,6 +323,55 @@ fn the_word_of_a_hostile_guard_counts_once_however_often_it_is_asked() {
         hear_of_1(&mut book, 10, true);
         assert_eq!(believes_1(&network, &book), [false; 3]);
     }
+}
+
+#[test] // §8.2(11)
+fn two_guards_that_hide_relays_take_them_out_of_no_use() {
+    let (network, mut book) = believing_client();
+    hear_of_1(&mut book, 11, true);
+    for _ in 0..3 {
+        // Relays 12 and 13 are hostile guards, and 15 was drawn.
+        for (number, has_it) in [
+            (12, false),
+            (13, false),
+            (15, false),
+            (14, true),
+            (16, true),
+        ] {
+            hear_of_1(&mut book, number, has_it);
+            assert_eq!(believes_1(&network, &book), [true; 3], "{number}");
+        }
+    }
+}
+
+#[test] // §8.2(11)
+fn of_a_relay_that_is_dead_no_source_says_anything() {
+    let (network, mut book) = believing_client();
+    let back_at = later(4 * DAY);
+    book.expire(&network, back_at, back_at);
+    let (relays, at) = ([12, 13, 14], back_at);
+    for number in relays {
+        let relay = testing::vouched(issued(number, at), [(number - 9) % 8 + 10], at);
+        take(&network, &mut book, at, &relay);
+    }
+    for number in relays {
+        hear_of_1(&mut book, number, true);
+    }
+    let back = testing::vouched(issued(1, at), [12], at);
+    take(&network, &mut book, at, &back);
+    let is_in_doubt = |book: &Book| book.view().age(&id(1)).unwrap().is_in_doubt();
+    assert!(is_in_doubt(&book));
+    for number in [12, 13] {
+        hear_of_1(&mut book, number, true);
+    }
+    assert!(!is_in_doubt(&book));
+}
+
+/// This relay is new in the view, whoever vouches for it.
+fn take(network: &Network, book: &mut Book, at: WallTime, relay: &TestRelay) {
+    let descriptor = relay.unverified().verify(network, at).unwrap();
+    let inserted = book.take(network, descriptor, at);
+    assert_eq!(inserted.inserted, Inserted::New);
 }
 
 #[test] // §8.2(11)

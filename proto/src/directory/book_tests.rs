@@ -166,26 +166,60 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
 #[test] // §8.2(4)
 fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_not() {
     let (mut book, _) = book_of(1..5);
-    let left_at = later(3 * DAY);
+    let left_at = later(17 * DAY);
     expire(&mut book, left_at, left_at);
     for number in 1..4 {
         learn(&mut book, &issued(number, left_at), left_at);
     }
-    let back_at = later(10 * DAY);
+    let back_at = later(40 * DAY);
     expire(&mut book, back_at, back_at);
     assert_eq!((book.view().len(), last_known(&book).len()), (0, 4));
     let mut network = testing::public_network();
     network.params.receipts_min = 1;
-    // Its own descriptor is newer than all that it knew, and makes nobody too old.
+    // Its own descriptor is newer than all that it knew, and makes nobody too old; nor does one that
+    // a stranger dated back, so that it soon dies.
     let own = testing::vouched(issued(20, back_at), [1], back_at);
     assert_eq!(book.own(&network, back_at, &own.bytes()), Ok(true));
+    let dated_back = later(38 * DAY + 10);
+    let dying = testing::vouched(issued(21, dated_back), [2], dated_back);
+    assert!(book.learn(&network, back_at, dying.unverified()).is_ok());
+    let back_at = back_at + Duration::from_secs(60);
     book.expire(&network, back_at, back_at);
+    assert!(last_known(&book).contains(&id(21)));
     // The third is a stranger.
     for (number, issuer, is_taken) in [(5, 1, true), (6, 4, false), (7, 8, false)] {
         let newcomer = testing::vouched(issued(number, back_at), [issuer], back_at);
         let learned = book.learn(&network, back_at, newcomer.unverified());
         assert_eq!(learned.is_ok(), is_taken, "{issuer}: {learned:?}");
     }
+}
+
+#[test] // §8.2(4), §8.2(7)
+fn whoever_comes_back_takes_all_that_it_knew() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 2;
+    let (mut book, mut disk) = (Book::new(), Disk::default());
+    let relay = |number: u32, at| {
+        let issuers = [number % 40 + 1, (number + 1) % 40 + 1];
+        testing::vouched(issued(number, at), issuers, at)
+    };
+    for number in 1..=40 {
+        book.learn(&network, WALL, relay(number, WALL).unverified())
+            .unwrap();
+    }
+    book.confirm_all();
+    disk.take(&mut book);
+    let back_at = later(10 * DAY);
+    // Those who come first are enough to do without the seeds.
+    network.params.seeds_vouch_until = 5;
+    let mut book = disk.open(back_at);
+    for number in 1..=40 {
+        book.expire(&network, back_at, back_at);
+        let learned = book.learn(&network, back_at, relay(number, back_at).unverified());
+        assert!(learned.is_ok(), "{number}: {learned:?}");
+    }
+    let drawn = book.view().selectable(&network, back_at).count();
+    assert_eq!(drawn, 40, "as old as they were");
 }
 
 #[test] // §8.2(4)
@@ -249,6 +283,9 @@ fn some_dozens_of_addresses_are_kept_the_newest_and_from_many_groups() {
     }
     disk.take(&mut book);
     expire(&mut book, later(9 * DAY), later(9 * DAY));
+    disk.take(&mut book);
+    assert_eq!(disk.0.len(), 140, "all are as old as they were");
+    expire(&mut book, later(17 * DAY), later(17 * DAY));
     disk.take(&mut book);
     let kept = last_known(&book);
     assert_eq!((kept.len(), disk.0.len()), (LAST_KNOWN_MAX, LAST_KNOWN_MAX));

@@ -162,12 +162,6 @@ impl TurnedAway {
         self.versions.get(relay).map(|&(version, _)| version)
     }
 
-    /// The same, if another relay held one of its addresses.
-    pub(super) fn refused(&self, relay: &RelayId) -> Option<Version> {
-        let &(version, reason) = self.versions.get(relay)?;
-        matches!(reason, Reason::AddressTaken(_)).then_some(version)
-    }
-
     /// Those of this range, in order.
     pub(super) fn in_range(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
         let versions = self.versions.range(range.bounds());

@@ -14,14 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::descriptor::RelayDescriptor;
-use super::view::NetView;
 use crate::ids::RelayId;
-use crate::limits::WORDS_KEPT_MAX;
+use crate::limits::{WORDS_BEFORE, WORDS_KEPT_MAX};
 use crate::network::{Group, Network};
 use crate::wire;
 
 /// A relay that lists others, and the address groups that it was reached in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Who it is.
     pub relay: RelayId,
@@ -51,11 +50,6 @@ impl Source {
     /// Whether these are two relays that were reached in address groups of their own.
     pub fn is_apart_from(&self, other: &Self) -> bool {
         self.relay != other.relay && self.groups.is_disjoint(&other.groups)
-    }
-
-    /// Whether it may say anything about this relay: it is in the view, and another.
-    pub(super) fn may_speak_of(&self, relay: &RelayId, view: &NetView) -> bool {
-        self.relay != *relay && view.get(&self.relay).is_some()
     }
 }
 
@@ -89,18 +83,28 @@ struct Entry {
 }
 
 /// What sources last said of one relay, the latest at the end: at most [`WORDS_KEPT_MAX`], of sources
-/// that are all apart.
+/// that are all apart. The first ones may be of no source: they stand for what was said before these
+/// words were kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Words(Vec<Word>);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Word {
-    /// Where the source was reached.
+    /// Where the source was reached; nowhere, for a word of no source.
     groups: Vec<Group>,
     lists: bool,
 }
 
 impl Words {
+    /// Of a relay that was in no doubt until now: that must not hang on the words of a few.
+    fn of_believed() -> Self {
+        let before = || Word {
+            groups: Vec::new(),
+            lists: true,
+        };
+        Self(core::iter::repeat_with(before).take(WORDS_BEFORE).collect())
+    }
+
     /// A source says this now, in place of whatever was said from where it is.
     fn say(&mut self, source: &Source, lists: bool) {
         let is_elsewhere = |word: &Word| word.groups.iter().all(|it| !source.groups.contains(it));
@@ -112,23 +116,24 @@ impl Words {
         self.0.push(Word { groups, lists });
     }
 
-    /// How many list the relay, and how many lack it.
-    fn count(&self) -> (usize, usize) {
-        let listing = self.0.iter().filter(|word| word.lists).count();
-        (listing, self.0.len() - listing)
-    }
-
-    /// Whether two list it, and more than lack it.
+    /// Whether two sources list the relay, and more than lack it.
     fn are_for(&self) -> bool {
-        let (listing, lacking) = self.count();
+        let of_sources = self.0.iter().filter(|word| !word.groups.is_empty());
+        let (listing, lacking) = count(of_sources);
         listing >= 2 && listing > lacking
     }
 
-    /// Whether three lack it, and more than list it.
+    /// Whether more lack it than list it.
     fn are_against(&self) -> bool {
-        let (listing, lacking) = self.count();
-        lacking >= 3 && lacking > listing
+        let (listing, lacking) = count(self.0.iter());
+        lacking > listing
     }
+}
+
+/// How many of these words list a relay, and how many lack it.
+fn count<'a>(words: impl Iterator<Item = &'a Word>) -> (usize, usize) {
+    let (listing, lacking): (Vec<_>, Vec<_>) = words.partition(|word| word.lists);
+    (listing.len(), lacking.len())
 }
 
 impl Doubts {
@@ -173,12 +178,11 @@ impl Doubts {
         Some(is_settled)
     }
 
-    /// A source lacks this relay. Whether it is not to be believed in: three that are apart lack it,
-    /// and more than list it.
+    /// A source lacks this relay. Whether it is not to be believed in: of the last words, most lack it.
     pub(super) fn lack(&mut self, source: &Source, relay: RelayId) -> bool {
         let entry = match self.relays.get_mut(&relay) {
             Some(entry) => entry,
-            None => self.insert(relay, Words::default()),
+            None => self.insert(relay, Words::of_believed()),
         };
         entry.words.say(source, false);
         entry.words.are_against()

@@ -50,10 +50,8 @@ pub fn positions(
     epoch: Epoch,
 ) -> Positions {
     let ring = Ring::new(view, network, blinded, epoch);
-    let is_vouched = |it: &VerifiedDescriptor| {
-        let is_believed = view.age(&it.relay).is_some_and(|age| view.is_believed(age));
-        is_believed && view.is_vouched(it, network, wall)
-    };
+    let is_vouched =
+        |it: &VerifiedDescriptor| view.believes(&it.relay) && view.is_vouched(it, network, wall);
     let was_there = |it: &VerifiedDescriptor| {
         view.was_there(it, epoch.starts_at(), network, wall) && is_vouched(it)
     };

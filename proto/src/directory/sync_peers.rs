@@ -81,6 +81,7 @@ impl SyncPeers {
     pub(super) fn handle_failed(&mut self, relay: RelayId) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.relay == relay) {
             peer.failures += 1;
+            peer.busy = 0;
         }
         self.leave(|peer| peer.failures >= SYNC_PEER_FAILURES_MAX);
     }
@@ -90,6 +91,7 @@ impl SyncPeers {
     pub(super) fn handle_busy(&mut self, relay: RelayId) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.relay == relay) {
             peer.busy += 1;
+            peer.failures = 0;
         }
         self.leave(|peer| peer.busy >= SYNC_PEER_BUSY_MAX);
     }

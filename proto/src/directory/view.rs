@@ -1,4 +1,4 @@
-//! The relays that this node believes in: for each the newest descriptor it has seen
+//! The relays that this node knows: for each the newest descriptor it has seen
 //! (docs/protocol.md §8.2).
 //!
 //! Every node holds all descriptors: a node that knew only some could be told apart by which. A
@@ -30,7 +30,7 @@ const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
 /// A hash over the hashes of descriptors, in order of their relays' ids (§8.2(2)).
 pub type Fingerprint = [u8; 32];
 
-/// All relays that this node believes in.
+/// All relays that this node knows.
 #[derive(Debug, Default)]
 pub struct NetView {
     relays: BTreeMap<RelayId, Entry>,
@@ -158,8 +158,13 @@ impl NetView {
         self.is_listed_only
     }
 
-    /// Whether this relay of the view, or one that is known for so long, is no mere word of one source
-    /// (§8.2(11)). A relay tries receipts instead (§8.8).
+    /// Whether this relay is in the view, and believed in.
+    pub fn believes(&self, relay: &RelayId) -> bool {
+        self.age(relay).is_some_and(|age| self.is_believed(age))
+    }
+
+    /// Whether a relay of this age is no mere word of one source (§8.2(11)). A relay tries receipts
+    /// instead (§8.8).
     pub(super) fn is_believed(&self, age: Age) -> bool {
         !self.is_listed_only || !age.is_in_doubt()
     }
@@ -425,7 +430,7 @@ impl NetView {
         wall: WallTime,
     ) -> Standing {
         let age = network.params.receipt_issuer_age;
-        if !self.is_vouched(descriptor, network, wall) {
+        if !self.believes(&descriptor.relay) || !self.is_vouched(descriptor, network, wall) {
             Standing::Unvouched
         } else if self.is_known_for(&descriptor.relay, age, wall) {
             Standing::Old
@@ -454,14 +459,11 @@ impl NetView {
         held.max(self.turned_away.version(relay))
     }
 
-    /// Whether this version, or a newer one, was turned away since another relay holds an address of
-    /// it, and the view has none as new; or is withheld.
+    /// Whether this version, or a newer one, was turned away or is withheld, and others are told of
+    /// none as new.
     pub(super) fn has_refused(&self, relay: &RelayId, version: Version) -> bool {
-        let entry = self.relays.get(relay);
-        match entry.filter(|entry| entry.descriptor.version() >= version) {
-            Some(entry) => entry.is_withheld,
-            None => self.turned_away.refused(relay) >= Some(version),
-        }
+        let told = self.told(relay).map(VerifiedDescriptor::version);
+        told < Some(version) && self.heard_of(relay) >= Some(version)
     }
 
     /// The same of all relays whose ids are in this range, in order.

@@ -203,6 +203,10 @@ fn nobody_is_told_of_relays_whose_issuers_were_barred() {
     assert!(!bar(&mut view, barred(10)));
     let listed: Vec<_> = view.heard_of_in(IdRange::ALL).collect();
     assert!(listed.contains(&(relay, version)), "nobody sends it");
+    // Nor has a relay what left its view for want of room.
+    let evicted = testing::relay(5).verified();
+    view.remember(&evicted);
+    assert!(view.has_refused(&evicted.relay, evicted.version()));
     let newer = testing::vouched(issued(1, later(HOUR)), [11, 12], WALL);
     view.insert(verified_at(&newer, wall), wall);
     assert!(view.told(&relay).is_some(), "others vouch for it");

@@ -13,6 +13,7 @@ pub struct ClientDisk {
     paths: Option<Vec<u8>>,
     clock: Option<Vec<u8>>,
     first_contact: Option<Vec<u8>>,
+    lone_source: Option<Vec<u8>>,
     has_full_vanguards: bool,
     relays: BTreeMap<RelayId, BookRow>,
     relay_words: BTreeMap<RelayId, Vec<u8>>,
@@ -44,6 +45,7 @@ impl ClientDisk {
             paths: self.paths.clone(),
             clock: self.clock.clone(),
             first_contact: self.first_contact.clone(),
+            lone_source: self.lone_source.clone(),
             has_full_vanguards: self.has_full_vanguards,
             relays: self.relays.values().cloned().collect(),
             relay_words: self.relay_words.clone().into_iter().collect(),
@@ -121,6 +123,7 @@ impl ClientDisk {
             StoreOp::PutPaths(state) => self.paths = Some(state),
             StoreOp::PutClock(state) => self.clock = Some(state),
             StoreOp::PutFirstContact(state) => self.first_contact = Some(state),
+            StoreOp::PutLoneSource(source) => self.lone_source = Some(source),
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }

@@ -14,6 +14,7 @@ use umbel_proto::limits::{
     NETWORK_NEW_FOR, SECOND_SOURCE_WAIT, SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT,
 };
 use umbel_proto::time::Instant;
+use umbel_proto::wire;
 
 use super::super::context::Context;
 use super::super::io::{StoreOp, Warning};
@@ -46,7 +47,8 @@ pub(super) struct FirstContact {
 }
 
 impl FirstContact {
-    pub(super) fn restore(state: Option<&[u8]>) -> Self {
+    /// As it was stored: the verdict, and the only source.
+    pub(super) fn restore(state: Option<&[u8]>, lone: Option<&[u8]>) -> Self {
         let verdict = match state {
             Some([FIRST_CONTACT_ACCEPTED]) => Verdict::Accepted,
             Some([FIRST_CONTACT_DISPUTED]) => Verdict::Disputed,
@@ -55,7 +57,7 @@ impl FirstContact {
         Self {
             verdict,
             lists: Vec::new(),
-            lone: None,
+            lone: lone.and_then(|lone| wire::decode(lone).ok()).map(Arc::new),
             alone_until: None,
         }
     }
@@ -89,7 +91,13 @@ impl FirstContact {
         source: &Arc<Source>,
         listing: &Listing,
     ) {
-        self.lone.take_if(|lone| lone.is_apart_from(source));
+        if self
+            .lone
+            .take_if(|lone| lone.is_apart_from(source))
+            .is_some()
+        {
+            cx.store(StoreOp::PutLoneSource(Vec::new()));
+        }
         if cx.is_ready || self.verdict == Verdict::Accepted {
             self.lists.clear();
             self.alone_until = None;
@@ -111,6 +119,7 @@ impl FirstContact {
         let is_first = self.lists.len() == 1 && !cx.view().is_setting_up(cx.wall);
         if is_first && !cx.network.params.selectable_age.is_zero() {
             self.lone = Some(Arc::clone(source));
+            cx.store(StoreOp::PutLoneSource(wire::encode(&**source)));
             self.alone_until.get_or_insert(cx.now + SECOND_SOURCE_WAIT);
         } else {
             self.alone_until = None;
@@ -217,7 +226,7 @@ mod tests {
     }
 
     fn new() -> FirstContact {
-        FirstContact::restore(None)
+        FirstContact::restore(None, None)
     }
 
     const FIVE: &[u8] = &[11, 12, 13, 14, 15];
@@ -315,6 +324,12 @@ mod tests {
                 lacking: BTreeSet::new(),
             };
             contact.compare(&mut cx, &seed(number), &listing);
+            let stored = cx.out.stores.iter().rev().find_map(|(_, op)| match op {
+                StoreOp::PutLoneSource(lone) => Some(lone.as_slice()),
+                _ => None,
+            });
+            let restarted = FirstContact::restore(None, stored);
+            assert_eq!(restarted.lacks_another(), contact.lacks_another());
             (contact.is_alone(moment.now), contact.lacks_another())
         };
         let second = Duration::from_secs(1);
@@ -332,11 +347,11 @@ mod tests {
 
     #[test] // §8.3(9c)
     fn a_dispute_outlasts_a_restart_and_what_the_user_accepted_is_none() {
-        let mut stored = FirstContact::restore(Some(&[FIRST_CONTACT_DISPUTED]));
+        let mut stored = FirstContact::restore(Some(&[FIRST_CONTACT_DISPUTED]), None);
         assert!(stored.is_disputed());
         let then = disputed(&mut stored, &[(1, &[]), (2, &[])]);
         assert_eq!(then, [true, false], "by one seed it is not settled");
-        let mut accepted = FirstContact::restore(Some(&[FIRST_CONTACT_ACCEPTED]));
+        let mut accepted = FirstContact::restore(Some(&[FIRST_CONTACT_ACCEPTED]), None);
         assert_eq!(disputed(&mut accepted, &[(1, &[]), (2, FIVE)]), [false; 2]);
     }
 

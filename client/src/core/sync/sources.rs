@@ -7,13 +7,15 @@
 //! have it, counts against it, if these others are guards too: strangers could show descriptors that
 //! they kept to themselves, to have guards replaced.
 
+use core::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::RngExt;
+use rand::{CryptoRng, RngExt};
 use umbel_proto::directory::NetView;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, NEWS_SPREAD_MAX, SYNC_FAR_IN, SYNC_FAR_PAUSE,
+    HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, ISSUERS_BARRED_MIN, NEWS_SPREAD_MAX,
+    SYNC_FAR_IN, SYNC_FAR_PAUSE,
 };
 use umbel_proto::network::Group;
 use umbel_proto::time::Instant;
@@ -27,6 +29,8 @@ pub(super) struct Sources {
     is_far: Option<bool>,
     /// When it may be one again.
     far_from: Instant,
+    /// In which order guards are asked for the first time since the start, once that is drawn.
+    order: Option<u64>,
     /// When it was last begun to ask each primary guard.
     begun_at: BTreeMap<RelayId, Instant>,
     /// Who is asked now.
@@ -45,15 +49,18 @@ struct Turn {
 }
 
 impl Turn {
-    /// What it has kept from this client for longer than news takes to be everywhere.
+    /// What it has kept from this client for longer than news takes to be everywhere, unless a few
+    /// issuers that it may have barred explain it (§8.8).
     fn hidden<'a>(&'a self, cx: &'a Context<'_>) -> impl Iterator<Item = &'a RelayId> {
         let is_hidden = |(relay, since): &(&RelayId, &Instant)| {
-            **since + NEWS_SPREAD_MAX <= cx.now && cx.view().get(relay).is_some()
+            **since + NEWS_SPREAD_MAX <= cx.now && cx.view().believes(relay)
         };
-        self.lacking
-            .iter()
-            .filter(is_hidden)
-            .map(|(relay, _)| relay)
+        let hidden = self.lacking.iter().filter(is_hidden);
+        let hidden: Vec<&RelayId> = hidden.map(|(relay, _)| relay).collect();
+        let commonest = commonest_issuers(cx, &hidden);
+        hidden
+            .into_iter()
+            .filter(move |relay| !depends_on(cx, relay, &commonest))
     }
 
     fn has(&self, relay: &RelayId) -> bool {
@@ -80,9 +87,15 @@ impl Sources {
         self.begun_at.insert(source, now);
     }
 
-    /// In which order to ask these primary guards: first those never asked, the one in use before
-    /// the others; then the one asked longest ago, however that ended.
-    pub(super) fn in_turn(&mut self, primary: Vec<RelayId>, in_use: RelayId) -> Vec<RelayId> {
+    /// In which order to ask these primary guards: first those never asked, in an order that is drawn,
+    /// so that a client that runs for seconds at a time hears all; then the one asked longest ago,
+    /// however that ended.
+    pub(super) fn in_turn(
+        &mut self,
+        primary: Vec<RelayId>,
+        in_use: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayId> {
         self.begun_at
             .retain(|relay, _| primary.contains(relay) || *relay == in_use);
         self.turns.retain(|relay, _| primary.contains(relay));
@@ -90,7 +103,12 @@ impl Sources {
         if !guards.contains(&in_use) {
             guards.insert(0, in_use);
         }
-        guards.sort_by_key(|relay| (self.begun_at.get(relay).copied(), *relay != in_use));
+        let order = *self.order.get_or_insert_with(|| rng.next_u64());
+        let drawn = |relay: &RelayId| {
+            let (first, _) = relay.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+            u64::from_be_bytes(*first) ^ order
+        };
+        guards.sort_by_key(|relay| (self.begun_at.get(relay).copied(), drawn(relay)));
         guards
     }
 
@@ -162,6 +180,31 @@ impl Sources {
     }
 }
 
+/// The issuers of most receipts of these relays, as many as a relay bars at once without more ado.
+fn commonest_issuers(cx: &Context<'_>, relays: &[&RelayId]) -> BTreeSet<RelayId> {
+    let mut counts = BTreeMap::<RelayId, usize>::new();
+    let known = relays.iter().filter_map(|relay| cx.view().get(relay));
+    for receipt in known.flat_map(|known| &known.receipts) {
+        *counts.entry(receipt.issuer).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(issuer, count)| (Reverse(count), issuer));
+    let most = counts.into_iter().take(ISSUERS_BARRED_MIN);
+    most.map(|(issuer, _)| issuer).collect()
+}
+
+/// Whether too few vouch for this relay without these issuers.
+fn depends_on(cx: &Context<'_>, relay: &RelayId, issuers: &BTreeSet<RelayId>) -> bool {
+    let Some(known) = cx.view().get(relay) else {
+        return false;
+    };
+    let receipts = cx
+        .view()
+        .counted_receipts(known, known.address(), cx.network, cx.wall);
+    let of_others = receipts.filter(|receipt| !issuers.contains(&receipt.issuer));
+    of_others.count() < cx.network.params.receipts_min
+}
+
 /// In how many groups these relays are: identities are cheap.
 fn group_count<'a>(cx: &Context<'_>, relays: impl Iterator<Item = &'a RelayId>) -> usize {
     let group_of = |relay| Some(cx.view().get(relay)?.widest_group(cx.network));
@@ -184,20 +227,26 @@ pub(super) fn hidden_least(view: &NetView) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::time::{Duration, WallTime};
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+    use umbel_proto::directory::{Listing, Receipt, Source, Unverified};
+    use umbel_proto::network::Network;
+    use umbel_proto::time::{Duration, Moment, WallTime};
 
-    use super::super::super::testing::{When, id as relay};
+    use super::super::super::testing::{When, descriptor_with, id as relay, key, surroundings};
     use super::*;
 
     const NOW: WallTime = WallTime(1_790_000_000);
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[test] // §8.3(9)
-    fn guards_are_asked_in_turn_and_the_one_in_use_first() {
+    fn guards_are_asked_in_turn_and_any_of_them_first() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut sources = Sources::default();
         let mut order = Vec::new();
         for turn in 0..5 {
-            let guards = sources.in_turn(vec![relay(1), relay(2), relay(3)], relay(2));
+            let guards = vec![relay(1), relay(2), relay(3)];
+            let guards = sources.in_turn(guards, relay(2), &mut rng);
             order.push(guards[0]);
             // Whether it ends in order, as every other does here, changes no turn.
             sources.handle_begun(Instant::default() + HOUR * turn, guards[0], false);
@@ -205,14 +254,21 @@ mod tests {
                 When::at(NOW).act(|cx| sources.handle_ended(cx, &guards, BTreeSet::new()));
             }
         }
-        assert_eq!(order, [2, 1, 3, 2, 1].map(relay));
-        let with_other = sources.in_turn(vec![relay(1), relay(3)], relay(7));
+        let all: BTreeSet<RelayId> = order[..3].iter().copied().collect();
+        assert_eq!(all, [1, 2, 3].map(relay).into());
+        assert_eq!(order[3..], order[..2]);
+        let first = |_| {
+            let guards = vec![relay(1), relay(2), relay(3)];
+            Sources::default().in_turn(guards, relay(2), &mut rng)[0]
+        };
+        assert_eq!((0..50).map(first).collect::<BTreeSet<_>>(), all);
+        let with_other = sources.in_turn(vec![relay(1), relay(3)], relay(7), &mut rng);
         assert_eq!(
             with_other[0],
             relay(7),
             "it was never asked, though it is in use"
         );
-        let left = sources.in_turn(vec![relay(4)], relay(4));
+        let left = sources.in_turn(vec![relay(4)], relay(4), &mut rng);
         assert_eq!((left, sources.turns.len()), (vec![relay(4)], 0));
     }
 
@@ -281,6 +337,54 @@ mod tests {
         assert!(asked.turn(1, 2, &[]).is_empty());
         assert!(asked.turn(2, 3, &[]).is_empty(), "it may hear of them yet");
         assert_eq!(asked.turn(4, 1, &HIDDEN), [relay(1)]);
+    }
+
+    /// A relay for which these vouch.
+    fn vouched(number: u8, issuers: &[u8]) -> Unverified {
+        let (network, id) = (Network::local().id, relay(number));
+        let bytes = descriptor_with(number, |it| {
+            let sign =
+                |&by: &u8| Receipt::sign(&key(by), &network, &id, it.addresses[0], it.issued_at);
+            it.receipts = issuers.iter().map(sign).collect();
+        });
+        Unverified::decode(&bytes).unwrap()
+    }
+
+    #[test] // §8.3(9b), §8.2(11)
+    fn what_a_few_issuers_or_one_source_explain_is_not_hidden() {
+        let mut network = Network::local();
+        network.params.receipts_min = 2;
+        let mut shared = surroundings(network, NOW);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let (book, network) = (&mut shared.book, &shared.network);
+        // Relays 10 to 19 are by friends; 30 to 39 are by others, and in doubt.
+        for number in (1..7).chain(10..28).chain(30..40) {
+            let known = match number {
+                1..=6 => vouched(number, &[(number % 6) + 1, (number + 1) % 6 + 1]),
+                10..=19 => vouched(number, &[1, 2, 3]),
+                _ => vouched(number, &[2, 4, 5, 6]),
+            };
+            book.hear(network, NOW, None, known, &mut rng).unwrap();
+        }
+        for source in [1, 2, 3] {
+            let listing = Listing {
+                source: relay(source),
+                mark: book.mark(),
+                lacking: (30..40).map(relay).collect(),
+            };
+            let known = book.view().get(&relay(source)).unwrap();
+            let source = Source::dialled_by_others(network, known);
+            book.handle_listing(&source, &listing);
+        }
+        let turn = Turn {
+            lacking: (10..40).map(|it| (relay(it), Instant::default())).collect(),
+            unsure: BTreeSet::new(),
+        };
+        let now = Instant::default() + NEWS_SPREAD_MAX;
+        let cx = shared.context(Moment { now, wall: NOW }, &mut rng);
+        let hidden: BTreeSet<&RelayId> = turn.hidden(&cx).collect();
+        let expected: Vec<RelayId> = (20..28).map(relay).collect();
+        assert_eq!(hidden, expected.iter().collect());
     }
 
     #[test] // §8.3(9b)

@@ -690,11 +690,6 @@ mod tests {
         assert!(bench.book.view().is_empty());
         assert_eq!(shown(&bench), RECEIPTS_AN_ADDRESS_MAX);
         assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
-        let aged = testing::relay(40).with(|it| it.issued_at = bench.wall);
-        let aged = aged.unverified().verify(&bench.network, bench.wall);
-        bench.book.view_mut().insert(aged.unwrap(), WALL);
-        bench.network.params.seeds_vouch_until = 1;
-        assert_eq!(shown(&bench), 0, "only while seeds vouch");
     }
 
     #[test] // §8.7(7)
