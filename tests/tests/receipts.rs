@@ -126,6 +126,26 @@ fn an_address_of_one_family_that_nobody_reaches_keeps_nobody_from_the_other() {
     }
 }
 
+#[test] // §8.2(12), §8.3(9)
+fn who_came_later_vouches_where_it_was_met() {
+    let mut overlay = strangers();
+    overlay.params.receipt_issuer_age = Duration::from_secs(6 * 3600);
+    let mut world = World::with_overlay(5, overlay).founders(3).relays(9);
+    world.run_for(Duration::from_secs(2 * 3600));
+    let newcomer = world.add_relay();
+    let vouches = |world: &World, other: usize| {
+        let view = relay(world, RelayName(other)).control().unwrap().view();
+        let address = "127.200.0.1:10000".parse().unwrap();
+        let vouchers = view.vouchers(world.overlay(), address, world.wall());
+        vouchers.would_count(&relay(world, newcomer).id)
+    };
+    world.run_for(Duration::from_secs(5 * 3600));
+    assert!((0..12).all(|other| !vouches(&world, other)), "it is young");
+    // Within the hours in which it grows old, each has asked it (§8.3(9)).
+    world.run_for(Duration::from_secs(90 * 60));
+    assert!((0..12).all(|other| vouches(&world, other)));
+}
+
 #[test] // §8.3(9)
 fn founders_and_newcomers_know_each_other_in_minutes_whoever_refused_whom() {
     for seed in 100..120 {

@@ -55,7 +55,7 @@ impl Age {
         }
     }
 
-    /// Whether several sources must list it before it is believed in.
+    /// Whether several sources must list it, or it must be met, before it is taken at its word.
     pub(super) fn is_in_doubt(self) -> bool {
         self.setup_at == WallTime::default()
     }

@@ -14,7 +14,7 @@ use super::age::Age;
 use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
 use super::listing::{Doubts, Listing, Mark, Source};
-use super::view::{Inserted, NetView};
+use super::view::{Inserted, NetView, Trust};
 use super::vouchers::Issuers;
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
@@ -220,6 +220,33 @@ impl Book {
         }
     }
 
+    /// A relay takes the word of those alone that it has met where they say they are, but for those of its
+    /// setup: whoever is invented can't be met, and vouches for nobody (§8.2(12)).
+    pub fn believe_met_only(&mut self, network: &Network) {
+        if network.params.receipts_min == 0 {
+            return;
+        }
+        self.view.set_trust(Trust::Met);
+        let past = self.past.iter().map(|(&relay, past)| (relay, past.age));
+        let known = self.view.iter().map(|it| it.relay);
+        let known = known.filter_map(|relay| Some((relay, self.view.age(&relay)?)));
+        let late: Vec<RelayId> = known
+            .chain(past)
+            .filter(|(_, age)| !self.view.is_of_first_hour(*age))
+            .map(|(relay, _)| relay)
+            .collect();
+        // Nobody's word but one's own settles these.
+        late.iter().for_each(|relay| self.doubts.remove(relay));
+    }
+
+    /// This relay has met another where that says it is.
+    pub fn meet(&mut self, relay: &RelayId) {
+        if self.view.is_unmet(relay) {
+            self.view.confirm(relay);
+            self.put(*relay);
+        }
+    }
+
     /// This node tries no receipts, as relays do: it is to draw only relays that several sources list,
     /// and to take the word of no others (§8.2(11)). `words` is what sources have said before.
     pub fn believe_listed_only(
@@ -231,7 +258,7 @@ impl Book {
         if network.params.receipts_min == 0 {
             return;
         }
-        self.view.believe_listed_only();
+        self.view.set_trust(Trust::Listed);
         for (relay, words) in words {
             if self.view.get(&relay).is_some() || self.past.contains_key(&relay) {
                 self.doubts.restore(relay, &words);
@@ -408,7 +435,7 @@ impl Book {
         let vouches = |past: &&Past| {
             past.descriptor.expires_at() + LAST_KNOWN_LIFE > self.in_touch_at
                 && past.age.is_at_least(age, wall)
-                && self.view.is_believed(past.age)
+                && self.view.may_vouch(past.age)
         };
         let issuers = among.filter_map(|issuer| {
             let past = self.past.get(&issuer).filter(vouches)?;
@@ -450,7 +477,7 @@ impl Book {
         for relay in self.doubts.named_by(listing) {
             self.handle_listed(source, &relay);
         }
-        if self.view.is_listed_only() {
+        if self.view.trust() == Trust::Listed {
             let lacking = listing.lacking.iter();
             lacking.for_each(|relay| self.handle_lacked(source, *relay));
         }
@@ -475,7 +502,7 @@ impl Book {
 
     /// Stores what sources say of a relay.
     fn put_words(&mut self, relay: RelayId) {
-        if self.view.is_listed_only() {
+        if self.view.trust() == Trust::Listed {
             let words = self.doubts.words(&relay);
             self.ops.push_back(BookOp::PutWords { relay, words });
         }
@@ -538,7 +565,9 @@ impl Book {
         self.view.begin(wall);
         let age = self.view.age_now(wall);
         let inserted = self.view.insert_aged(descriptor.clone(), age);
-        if inserted == Inserted::New {
+        // What comes to a relay later is settled by nobody's word but its own (§8.2(12)).
+        let is_for_others = self.view.trust() != Trust::Met || self.view.is_setting_up(wall);
+        if inserted == Inserted::New && is_for_others {
             self.note_doubt(descriptor.relay, age);
         }
         inserted

@@ -393,3 +393,38 @@ fn relays_and_networks_without_receipts_have_no_such_doubts() {
     book.believe_listed_only(&network, disk.1.clone());
     assert!(believes_1(&network, &book)[0]);
 }
+
+#[test] // §8.2(12)
+fn a_relay_takes_the_word_of_those_alone_that_it_has_met_or_that_were_there() {
+    let (mut network, mut book) = believing_client();
+    let mut disk = Disk::default();
+    disk.take(&mut book);
+    // Whatever sources list.
+    let at = later(DAY + 4 * HOUR);
+    let mut book = disk.open(at);
+    book.believe_met_only(&network);
+    for number in 10..14 {
+        hear_of_1(&mut book, number, true);
+    }
+    network.params.receipt_issuer_age = Duration::from_secs(DAY);
+    let vouches = |book: &Book, number| {
+        let address = testing::relay(30).descriptor.addresses[0];
+        let vouchers = book.view().vouchers(&network, address, at);
+        vouchers.would_count(&id(number))
+    };
+    assert!(vouches(&book, 10) && !vouches(&book, 1));
+    assert!(believes_1(&network, &book)[0], "it is drawn");
+    assert!(book.view().is_unmet(&id(1)) && !book.view().is_unmet(&id(10)));
+    book.meet(&id(1));
+    disk.take(&mut book);
+    let mut restarted = disk.open(at);
+    restarted.believe_met_only(&network);
+    for book in [book, restarted] {
+        assert!(vouches(&book, 1) && !book.view().is_unmet(&id(1)));
+        let age = book.view().age(&id(1)).unwrap();
+        assert!(
+            !age.is_at_least(Duration::from_secs(2 * DAY), at),
+            "it is no older"
+        );
+    }
+}

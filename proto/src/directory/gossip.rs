@@ -471,8 +471,17 @@ impl Gossip {
         reached
             .chain([&self.own])
             .for_each(|relay| exclude.relay(*relay));
-        let candidates = Candidates::selectable(known.book.view(), known.network, known.wall);
-        if let Some(relay) = choice::draw(&candidates, Roles::NONE, &exclude, rng) {
+        let view = known.book.view();
+        let candidates = Candidates::selectable(view, known.network, known.wall);
+        // Those first that this relay has not met (§8.2(12)).
+        let mut unmet = exclude.clone();
+        let known_relays = view.iter().map(|it| it.relay);
+        known_relays
+            .filter(|relay| !view.is_unmet(relay))
+            .for_each(|relay| unmet.relay(relay));
+        let drawn = choice::draw(&candidates, Roles::NONE, &unmet, rng)
+            .or_else(|| choice::draw(&candidates, Roles::NONE, &exclude, rng));
+        if let Some(relay) = drawn {
             self.reconcile_with(now, relay, known);
         }
     }

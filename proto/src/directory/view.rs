@@ -31,12 +31,11 @@ const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
 pub type Fingerprint = [u8; 32];
 
 /// All relays that this node knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NetView {
     relays: BTreeMap<RelayId, Entry>,
     began_at: Option<WallTime>,
-    /// A client's: whether only what several sources list is believed in (§8.2(11)).
-    is_listed_only: bool,
+    trust: Trust,
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
     /// Which relay is at which address: the one that was there first.
@@ -48,6 +47,17 @@ pub struct NetView {
     digest: OnceLock<Fingerprint>,
     /// The same for the parts of everything.
     parts: OnceLock<Option<Vec<RangeFingerprint>>>,
+}
+
+/// Whom a node takes at their word, beyond what receipts say of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// All, where receipts are not needed.
+    All,
+    /// A client's: those that several sources list. It draws no others (§8.2(11)).
+    Listed,
+    /// A relay's: those of its setup, and those that it has met. No others vouch (§8.2(12)).
+    Met,
 }
 
 #[derive(Debug)]
@@ -100,13 +110,19 @@ pub enum Hindrance {
     Unvouched,
 }
 
+impl Default for NetView {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl NetView {
     /// A view of nothing.
     pub const fn new() -> Self {
         Self {
             relays: BTreeMap::new(),
             began_at: None,
-            is_listed_only: false,
+            trust: Trust::All,
             barred: BTreeSet::new(),
             at: BTreeSet::new(),
             turned_away: TurnedAway::new(),
@@ -148,25 +164,34 @@ impl NetView {
         }
     }
 
-    /// Only what several sources list is believed in from now on (§8.2(11)).
-    pub(super) const fn believe_listed_only(&mut self) {
-        self.is_listed_only = true;
+    /// Whom this node takes at their word from now on.
+    pub(super) const fn set_trust(&mut self, trust: Trust) {
+        self.trust = trust;
     }
 
-    /// Whether it matters that sources lack a relay.
-    pub(super) const fn is_listed_only(&self) -> bool {
-        self.is_listed_only
+    /// Whom this node takes at their word.
+    pub(super) const fn trust(&self) -> Trust {
+        self.trust
     }
 
-    /// Whether this relay is in the view, and believed in.
+    /// Whether this relay is in the view, and in no doubt that would keep it from draws.
     pub fn believes(&self, relay: &RelayId) -> bool {
-        self.age(relay).is_some_and(|age| self.is_believed(age))
+        self.age(relay).is_some_and(|age| self.may_be_drawn(age))
     }
 
-    /// Whether a relay of this age is no mere word of one source (§8.2(11)). A relay tries receipts
-    /// instead (§8.8).
-    pub(super) fn is_believed(&self, age: Age) -> bool {
-        !self.is_listed_only || !age.is_in_doubt()
+    /// Whether this node, a relay, has yet to meet this one of its view, which came after its setup.
+    pub(super) fn is_unmet(&self, relay: &RelayId) -> bool {
+        let is_unmet = |age: Age| age.is_in_doubt() && !self.is_of_first_hour(age);
+        self.trust == Trust::Met && self.age(relay).is_some_and(is_unmet)
+    }
+
+    fn may_be_drawn(&self, age: Age) -> bool {
+        self.trust != Trust::Listed || !age.is_in_doubt()
+    }
+
+    /// Whether a relay of this age may vouch for others, once it is old enough.
+    pub(super) fn may_vouch(&self, age: Age) -> bool {
+        self.trust == Trust::All || !age.is_in_doubt()
     }
 
     /// Whether this issuer is one of them.
@@ -488,7 +513,7 @@ impl NetView {
 
     /// The age of a relay first seen now.
     pub(super) fn age_now(&self, wall: WallTime) -> Age {
-        let is_in_doubt = self.is_listed_only || self.is_setting_up(wall);
+        let is_in_doubt = self.trust != Trust::All || self.is_setting_up(wall);
         let setup_at = self.began_at.filter(|_| !is_in_doubt);
         Age {
             first_seen: wall,
@@ -503,7 +528,14 @@ impl NetView {
             .is_none_or(|began_at| wall <= began_at + SETUP_LEN)
     }
 
-    /// Several sources list this relay: it is in doubt no more, and of the setup if it came then.
+    /// Whether a relay of this age came in the hour in which the view was set up.
+    pub(super) fn is_of_first_hour(&self, age: Age) -> bool {
+        let began_at = self.began_at.unwrap_or_default();
+        age.first_seen <= began_at + SETUP_LEN
+    }
+
+    /// Several sources list this relay, or it was met: it is in doubt no more, and of the setup if it came
+    /// then.
     pub(super) fn confirm(&mut self, relay: &RelayId) {
         if let Some(entry) = self.relays.get_mut(relay) {
             entry.age.setup_at = self.began_at.unwrap_or_default();
@@ -732,7 +764,7 @@ impl NetView {
     ) -> impl Iterator<Item = &VerifiedDescriptor> {
         let age = network.params.receipt_issuer_age;
         let is_aged =
-            move |entry: &&Entry| entry.age.is_at_least(age, wall) && self.is_believed(entry.age);
+            move |entry: &&Entry| entry.age.is_at_least(age, wall) && self.may_vouch(entry.age);
         let aged = self.relays.values().filter(is_aged);
         aged.map(|entry| &entry.descriptor)
     }
@@ -745,7 +777,7 @@ impl NetView {
         wall: WallTime,
     ) -> impl Iterator<Item = &VerifiedDescriptor> {
         let is_selectable = move |entry: &&Entry| {
-            self.is_believed(entry.age)
+            self.may_be_drawn(entry.age)
                 && self.hindrance(&entry.descriptor, network, wall).is_none()
         };
         let selectable = self.relays.values().filter(is_selectable);

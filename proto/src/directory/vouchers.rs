@@ -76,7 +76,7 @@ impl<'a> Vouchers<'a> {
         let is_barred = view.is_barred(issuer);
         let may_count = || {
             let known = view.age(issuer);
-            let is_old = known.is_some_and(|it| it.is_at_least(age, *wall) && view.is_believed(it));
+            let is_old = known.is_some_and(|it| it.is_at_least(age, *wall) && view.may_vouch(it));
             (is_old && !is_barred) || view.seed_vouches(network, issuer, *wall)
         };
         let descriptor = match view.get(issuer) {

@@ -268,6 +268,17 @@ impl Context<'_> {
         self.store_book();
     }
 
+    /// Relays that are linked, and where their descriptors say, are met (§8.2(12)).
+    pub(super) fn meet_linked(&mut self) {
+        let linked: Vec<RelayId> = self.links.relays().copied().collect();
+        for relay in linked {
+            if self.source(&relay).is_some() {
+                self.book.meet(&relay);
+            }
+        }
+        self.store_book();
+    }
+
     fn store_book(&mut self) {
         while let Some(op) = self.book.poll_op() {
             self.store(StoreOp::Book(op));

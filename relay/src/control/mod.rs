@@ -96,9 +96,11 @@ impl Control {
         let Moment { now, wall } = moment;
         let (clock, jump) = ClockGuard::restore(restored.clock.as_deref(), now, wall);
         let relay = RelayId::from(config.identity.public());
+        let mut book = Book::restore(&config.network, restored.relays, wall);
+        book.believe_met_only(&config.network);
         let mut shared = Shared {
             relay,
-            book: Book::restore(&config.network, restored.relays, wall),
+            book,
             config,
             links: Links::default(),
             clock,
@@ -470,6 +472,7 @@ impl Control {
         self.clock.compare(&mut cx);
         self.own.renew(&mut cx);
         cx.expire_book();
+        cx.meet_linked();
         self.spot.expire(&mut cx);
         self.services.expire(&mut cx);
         self.circuits.close_idle(&mut cx);

@@ -132,7 +132,8 @@ struct World {
 impl World {
     fn new(honest: &[Relay], rows: Vec<BookRow>, seed: u64) -> Self {
         let (network, rng) = (network(), ChaCha20Rng::seed_from_u64(seed));
-        let book = Book::restore(&network, rows, START);
+        let mut book = Book::restore(&network, rows, START);
+        book.believe_met_only(&network);
         let start = Instant::default() + MINUTE;
         Self {
             network,
