@@ -68,8 +68,9 @@ fn with_both_families(seed: u64) -> World {
 
 /// The receipts that count at another relay, by the address families of what they vouch for.
 fn counted(world: &World, of: RelayName, at: RelayName) -> [usize; 2] {
-    let view = relay(world, at).control().map(Control::view).unwrap();
-    let Some(descriptor) = view.get(&relay(world, of).id) else {
+    let view = relay(world, at).control().map(Control::view);
+    let known = view.and_then(|view| Some((view, view.get(&relay(world, of).id)?)));
+    let Some((view, descriptor)) = known else {
         return [0; 2];
     };
     let (network, wall) = (world.overlay(), world.wall());
@@ -88,7 +89,7 @@ fn relays_with_both_families_are_vouched_for_over_both() {
     let mut world = with_both_families(3);
     let least = world.overlay().params.receipts_min;
     let names = || (0..12).map(RelayName);
-    let is_dual = |name: RelayName| name.0 % 2 == 0;
+    let is_dual = |name: RelayName| name.0.is_multiple_of(2);
     let is_whole = |world: &World, name: RelayName| {
         let counted = counted(world, name, RelayName(1)).map(|count| count >= least);
         selectable(world, name) == 12 && counted == [true, is_dual(name)]
