@@ -13,19 +13,26 @@ use super::invite;
 use super::secret;
 use super::session::Session;
 
+/// Through whom a profile, or a new relay, joins its network.
+#[derive(clap::Args)]
+pub(super) struct Join {
+    /// Join with an invitation, the line that `umbel invite-peer` prints; the network file is fetched
+    /// from a relay that it names
+    #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
+    pub(super) invite: Option<Invite>,
+    /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several times
+    #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
+    pub(super) seeds: Vec<Peer>,
+}
+
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
     /// The network file; `local` is the built-in network for one machine, which protects nobody
     /// [default: local]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// Join with an invitation, the line that `umbel invite-peer` prints; the network file is fetched
-    /// from a relay that it names
-    #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
-    invite: Option<Invite>,
-    /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several times
-    #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
-    seeds: Vec<Peer>,
+    #[command(flatten)]
+    join: Join,
     /// Write a random key to this new file, instead of asking for a passphrase
     #[arg(long, value_name = "PATH")]
     key_file: Option<PathBuf>,
@@ -80,8 +87,8 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     if config.exists() {
         return Err(InitError::Exists(config).into());
     }
-    let mut seeds = args.seeds;
-    if let Some(invite) = &args.invite {
+    let mut seeds = args.join.seeds;
+    if let Some(invite) = &args.join.invite {
         let invited = invite::fetch(session, invite)?;
         let more = invite.seeds().iter();
         seeds.extend(more.filter(|it| !invited.seeds.contains(it)).cloned());

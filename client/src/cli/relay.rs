@@ -12,13 +12,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use umbel_client::local::own::{OwnRelay, OwnRelayError};
 use umbel_client::{Profile, Seeds};
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::network::{Invite, Network};
+use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_relay::shell::network_of_invite;
 
 use super::failure::Failure;
-use super::init::{named_network, parse_peer};
-use super::invite;
+use super::init::{Join, named_network};
 use super::session::{Interrupt, Session};
 
 /// How often it is looked how the relay does.
@@ -33,12 +32,8 @@ pub(super) struct RelayArgs {
     /// The network file of a new relay, or `local` [default: the profile's network]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// Join with an invitation instead of a network file
-    #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
-    invite: Option<Invite>,
-    /// A relay that a new relay joins through; may be given several times
-    #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
-    seeds: Vec<Peer>,
+    #[command(flatten)]
+    join: Join,
     /// Join through the profile's own seeds, too: anyone who runs one, or finds the relay's directory,
     /// can then link the relay to you
     #[arg(long, conflicts_with_all = ["network", "invite"])]
@@ -54,7 +49,7 @@ pub(super) struct RelayArgs {
 
 impl RelayArgs {
     const fn names_seeds(&self) -> bool {
-        self.own_seeds || !self.seeds.is_empty()
+        self.own_seeds || !self.join.seeds.is_empty()
     }
 }
 
@@ -105,7 +100,7 @@ pub(super) async fn run(session: &Session, args: RelayArgs) -> Result<(), Failur
     if is_new {
         let (network, seeds) = network_of(session, &args).await?;
         OwnRelay::make(&data_dir, &network, &seeds)?;
-    } else if args.network.is_some() || args.invite.is_some() || args.names_seeds() {
+    } else if args.network.is_some() || args.join.invite.is_some() || args.names_seeds() {
         return Err(Failure::usage(
             format!("{} holds a relay already", data_dir.display()),
             "leave --network, --invite, --seed and --own-seeds out to run it, or choose another directory with --data-dir",
@@ -173,8 +168,8 @@ async fn watch(
 /// The network of a new relay, and seeds beside the network's. The profile's own seeds are none of
 /// them unless the user asks for it: a seed that few others have links the relay to its user.
 async fn network_of(session: &Session, args: &RelayArgs) -> Result<(Network, Vec<Peer>), Failure> {
-    let mut seeds = args.seeds.clone();
-    let network = if let Some(invite) = &args.invite {
+    let mut seeds = args.join.seeds.clone();
+    let network = if let Some(invite) = &args.join.invite {
         seeds.extend(invite.seeds().iter().cloned());
         network_of_invite(invite).await?
     } else if let Some(path) = &args.network {

@@ -38,6 +38,7 @@ struct Line<'a> {
     /// Since when.
     since: Option<String>,
     relays: usize,
+    in_doubt: usize,
     seeds_disagree: bool,
     seeds_elsewhere: Vec<SeedElsewhere>,
     guard: Option<String>,
@@ -155,6 +156,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         relay,
         since,
         relays: status.relays,
+        in_doubt: status.in_doubt,
         seeds_disagree: status.seeds_disagree,
         seeds_elsewhere: seeds_elsewhere(&status.seeds_elsewhere),
         guard: status.guard.map(|relay| relay.to_string()),
@@ -239,6 +241,15 @@ fn name_words(line: &Line<'_>) -> String {
     }
 }
 
+/// Relays that this client knows and does not use.
+fn in_doubt_words(count: usize) -> Option<String> {
+    (count > 0).then(|| {
+        format!(
+            "{count} of them not used: fewer than two of the relays asked so far list them, or most of these lack them"
+        )
+    })
+}
+
 fn guard_words(line: &Line<'_>) -> String {
     match (&line.guard, line.guards) {
         (Some(guard), _) => guard.clone(),
@@ -270,6 +281,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         output::count(line.relays, "relay")
     ))?;
     session.line(&format!("  {}", name_words(line)))?;
+    if let Some(words) = in_doubt_words(line.in_doubt) {
+        session.line(&format!("  {words}"))?;
+    }
     if line.seeds_disagree {
         session.line(&format!("  {DISPUTED_TEXT}: {DISPUTED_HINT}"))?;
     }
@@ -329,6 +343,13 @@ mod tests {
         let words = |guards, l2| set_aside_words(guards, l2).unwrap_or_default();
         assert!(words(1, 0).starts_with("1 guard left: "));
         assert!(words(1, 2).starts_with("1 guard and 2 second hops left: "));
+    }
+
+    #[test] // §8.2(11)
+    fn relays_in_doubt_are_counted() {
+        assert_eq!(in_doubt_words(0), None);
+        let words = in_doubt_words(7).unwrap_or_default();
+        assert!(words.starts_with("7 of them not used: "), "{words}");
     }
 
     #[test]

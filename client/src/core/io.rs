@@ -521,6 +521,8 @@ pub enum Contact {
 pub struct Status {
     /// Relays in the view.
     pub relays: usize,
+    /// How many of these are not drawn, since too few sources list them, or most lack them.
+    pub in_doubt: usize,
     /// Whether the network answers.
     pub contact: Contact,
     /// The guard in use.

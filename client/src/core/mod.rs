@@ -380,6 +380,7 @@ impl Core {
     pub fn status(&self) -> Status {
         Status {
             relays: self.shared.book.view().len(),
+            in_doubt: self.shared.book.view().doubted_count(),
             contact: self.contact(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),

@@ -185,6 +185,12 @@ impl NetView {
         self.trust == Trust::Met && self.age(relay).is_some_and(is_unmet)
     }
 
+    /// How many relays are kept from draws by doubt.
+    pub fn doubted_count(&self) -> usize {
+        let doubted = self.ages().filter(|age| !self.may_be_drawn(*age));
+        doubted.count()
+    }
+
     fn may_be_drawn(&self, age: Age) -> bool {
         self.trust != Trust::Listed || !age.is_in_doubt()
     }
