@@ -22,6 +22,12 @@ impl Age {
         self.is_of_setup() || self.first_seen + age <= wall
     }
 
+    /// The same, in doubt.
+    pub(super) fn in_doubt(self) -> Self {
+        let setup_at = WallTime::default();
+        Self { setup_at, ..self }
+    }
+
     /// From when on it counts as known for this long.
     pub fn reached_at(self, age: Duration) -> WallTime {
         if self.is_of_setup() {

@@ -17,7 +17,7 @@ use super::listing::{Doubts, Listing, Mark, Source};
 use super::view::{Inserted, NetView, Trust};
 use super::vouchers::Issuers;
 use crate::ids::RelayId;
-use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
+use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, RELAY_DESCRIPTOR_LIFE, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
 use crate::time::WallTime;
 
@@ -431,6 +431,10 @@ impl Book {
         wall: WallTime,
         among: impl Iterator<Item = RelayId>,
     ) -> Issuers<'_> {
+        // Else relays that fall silent could vouch, and nobody would try what they say.
+        if !self.is_back(wall) {
+            return Issuers::new();
+        }
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
             past.descriptor.expires_at() + LAST_KNOWN_LIFE > self.in_touch_at
@@ -442,6 +446,17 @@ impl Book {
             Some((issuer, &past.descriptor))
         });
         issuers.collect()
+    }
+
+    /// Keeps a dead descriptor, unless a client has only one source's word for its relay: that would be
+    /// renewed between the turns of others, and never be doubted (§8.2(11)).
+    fn bury(&mut self, descriptor: VerifiedDescriptor, age: Age) {
+        if self.view.trust() == Trust::Listed && age.is_in_doubt() {
+            self.doubts.remove(&descriptor.relay);
+            self.ops.push_back(BookOp::Remove(vec![descriptor.relay]));
+        } else {
+            self.keep_past(descriptor, age);
+        }
     }
 
     /// Keeps a descriptor that the view does not have.
@@ -481,6 +496,13 @@ impl Book {
             let lacking = listing.lacking.iter();
             lacking.for_each(|relay| self.handle_lacked(source, *relay));
         }
+    }
+
+    /// Whether this relay of the view is in no doubt, or two sources list it, whoever lacks it: nobody
+    /// has invented it alone.
+    pub fn is_listed_twice(&self, relay: &RelayId) -> bool {
+        let is_known = self.view.get(relay).is_some();
+        is_known && (self.view.believes(relay) || self.doubts.list_count(relay) >= 2)
     }
 
     /// A source has no descriptor of this relay that is as new, or believes none.
@@ -618,7 +640,7 @@ impl Book {
         self.view.forget_turned_away(wall);
         self.changes += u64::from(!dead.is_empty());
         for (descriptor, age) in dead {
-            self.keep_past(descriptor, age);
+            self.bury(descriptor, age);
         }
         self.revive(wall);
         self.note_touch(wall);
@@ -627,6 +649,11 @@ impl Book {
             .saturating_sub(self.view.len())
             .max(LAST_KNOWN_MAX);
         self.forget(network, room, confirmed);
+    }
+
+    /// Whether half of all that this node knows is dead: it was away.
+    fn is_back(&self, wall: WallTime) -> bool {
+        self.in_touch_at + RELAY_DESCRIPTOR_LIFE <= wall
     }
 
     fn note_touch(&mut self, wall: WallTime) {
@@ -647,13 +674,16 @@ impl Book {
     /// setup is still to come (§8.2(3)).
     fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime) {
         let age = network.params.receipt_issuer_age;
-        let is_known = |past: &Past| past.age.is_at_least(age, wall);
+        // One that most sources lack was known, too: nobody's word begins a setup anew.
+        let has_lacks = self.doubts.are_any_lacked();
+        let is_known =
+            |it: Age| it.is_at_least(age, wall) && (self.view.may_vouch(it) || has_lacks);
         // Founders, who know only each other, have nothing to catch up with.
         let is_founder = network.seeds.iter().any(|seed| self.view.is_own(&seed.id));
         if is_founder
             || self.view.is_setting_up(wall)
-            || self.view.knows_another_for(age, wall)
-            || self.past.values().any(is_known)
+            || self.view.knows_another(is_known)
+            || self.past.values().any(|past| is_known(past.age))
         {
             return;
         }
@@ -688,7 +718,9 @@ impl Book {
     }
 
     fn forget(&mut self, network: &Network, room: usize, confirmed: WallTime) {
-        let is_old = |past: &Past| past.descriptor.expires_at() + LAST_KNOWN_LIFE <= confirmed;
+        // As long as nothing was heard, nothing grows older.
+        let touched = confirmed.min(self.in_touch_at);
+        let is_old = |past: &Past| past.descriptor.expires_at() + LAST_KNOWN_LIFE <= touched;
         let are_many = self.past.len() > LAST_KNOWN_MAX;
         if !are_many || (self.past.len() <= room && !self.past.values().any(is_old)) {
             return;

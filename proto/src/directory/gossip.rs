@@ -21,8 +21,8 @@ use super::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use super::sync_peers::SyncPeers;
 use crate::ids::{Peer, RelayId};
 use crate::limits::{
-    ALONE_INTERVAL, ALONE_RELAYS, FEELER_INTERVAL, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX,
-    SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX,
+    ALONE_INTERVAL, ALONE_RELAYS, FEELER_AGAIN, FEELER_INTERVAL, RUMOUR_DELAY_MAX, RUMOUR_FANOUT,
+    RUMOURS_MAX, SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX,
 };
 use crate::network::Network;
 use crate::time::{Duration, Instant, WallTime};
@@ -123,6 +123,10 @@ pub struct Gossip {
     /// The last reconciliation left a cause for an early one.
     is_early: bool,
     feeler_at: Instant,
+    /// Whether the last one went to a relay to be met, if there was any.
+    is_meeting: bool,
+    /// Relays that were to be met, and when: one that is not there is not dialled again soon.
+    tried: BTreeMap<RelayId, Instant>,
     rumour_at: Instant,
     out: VecDeque<Out>,
 }
@@ -190,6 +194,8 @@ impl Gossip {
             early_pause: ALONE_INTERVAL,
             is_early: false,
             feeler_at: now + FEELER_INTERVAL,
+            is_meeting: false,
+            tried: BTreeMap::new(),
             rumour_at: now,
             out: VecDeque::new(),
         }
@@ -473,14 +479,21 @@ impl Gossip {
             .for_each(|relay| exclude.relay(*relay));
         let view = known.book.view();
         let candidates = Candidates::selectable(view, known.network, known.wall);
-        // Those first that this relay has not met (§8.2(12)).
+        // Every other one to a relay that this one has not met (§8.2(12)).
+        self.tried.retain(|_, at| *at + FEELER_AGAIN > now);
+        self.is_meeting = !self.is_meeting;
         let mut unmet = exclude.clone();
-        let known_relays = view.iter().map(|it| it.relay);
-        known_relays
-            .filter(|relay| !view.is_unmet(relay))
-            .for_each(|relay| unmet.relay(relay));
-        let drawn = choice::draw(&candidates, Roles::NONE, &unmet, rng)
-            .or_else(|| choice::draw(&candidates, Roles::NONE, &exclude, rng));
+        let of_view = view.iter().map(|it| it.relay);
+        let others = of_view.filter(|it| !view.is_unmet(it) || self.tried.contains_key(it));
+        others.for_each(|relay| unmet.relay(relay));
+        let to_meet = self
+            .is_meeting
+            .then(|| choice::draw(&candidates, Roles::NONE, &unmet, rng))
+            .flatten();
+        if let Some(relay) = to_meet {
+            self.tried.insert(relay, now);
+        }
+        let drawn = to_meet.or_else(|| choice::draw(&candidates, Roles::NONE, &exclude, rng));
         if let Some(relay) = drawn {
             self.reconcile_with(now, relay, known);
         }

@@ -118,9 +118,12 @@ impl Words {
 
     /// Whether two sources list the relay, and more than lack it.
     fn are_for(&self) -> bool {
-        let of_sources = self.0.iter().filter(|word| !word.groups.is_empty());
-        let (listing, lacking) = count(of_sources);
+        let (listing, lacking) = count(self.of_sources());
         listing >= 2 && listing > lacking
+    }
+
+    fn of_sources(&self) -> impl Iterator<Item = &Word> {
+        self.0.iter().filter(|word| !word.groups.is_empty())
     }
 
     /// Whether more lack it than list it.
@@ -186,6 +189,18 @@ impl Doubts {
         };
         entry.words.say(source, false);
         entry.words.are_against()
+    }
+
+    /// How many sources list this relay, of those whose words are kept.
+    pub(super) fn list_count(&self, relay: &RelayId) -> usize {
+        let words = self.relays.get(relay).map(|entry| entry.words.of_sources());
+        words.map_or(0, |words| count(words).0)
+    }
+
+    /// Whether any source lacks one of them.
+    pub(super) fn are_any_lacked(&self) -> bool {
+        let mut words = self.relays.values().flat_map(|entry| &entry.words.0);
+        words.any(|word| !word.lists)
     }
 
     /// What was said of this relay, to be stored.

@@ -346,6 +346,9 @@ impl NetView {
     /// Takes a descriptor of a relay that has been known for some time.
     pub(super) fn insert_aged(&mut self, descriptor: VerifiedDescriptor, age: Age) -> Inserted {
         let is_full = self.is_overfull();
+        let began_at = self.began_at.unwrap_or_default();
+        let trust = self.trust;
+        let is_to_be_met = |age: Age| trust == Trust::Met && age.first_seen > began_at + SETUP_LEN;
         match self.relays.get_mut(&descriptor.relay) {
             Some(entry) if descriptor.version() <= entry.descriptor.version() => {
                 return Inserted::Stale;
@@ -354,7 +357,13 @@ impl NetView {
                 entry.is_withheld = false;
                 let before = core::mem::replace(&mut entry.descriptor, descriptor.clone());
                 let has_moved = before.address() != descriptor.address();
-                entry.age = entry.age.seen_again(age.first_seen, has_moved);
+                let moved = entry.age.seen_again(age.first_seen, has_moved);
+                let is_met_elsewhere = has_moved && is_to_be_met(moved);
+                entry.age = if is_met_elsewhere {
+                    moved.in_doubt()
+                } else {
+                    moved
+                };
                 self.leave(&before);
                 self.settle(&descriptor);
                 self.turned_away.remove(&descriptor.relay);
@@ -816,10 +825,10 @@ impl NetView {
         self.began_at.is_none_or(|began_at| wall < began_at + age)
     }
 
-    /// Whether a relay other than this node has been known for this long.
-    pub(super) fn knows_another_for(&self, age: Duration, wall: WallTime) -> bool {
+    /// Whether there is a relay other than this node of which that is true.
+    pub(super) fn knows_another(&self, is_it: impl Fn(Age) -> bool) -> bool {
         let mut others = self.relays.iter().filter(|(relay, _)| !self.is_own(relay));
-        others.any(|(_, entry)| entry.age.is_at_least(age, wall))
+        others.any(|(_, entry)| is_it(entry.age))
     }
 
     /// Whether the relay has been known for this long, or for as long as there is a view.

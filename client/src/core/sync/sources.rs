@@ -11,7 +11,7 @@ use core::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{CryptoRng, RngExt};
-use umbel_proto::directory::NetView;
+use umbel_proto::directory::{NetView, Receipt};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, ISSUERS_BARRED_MIN, NEWS_SPREAD_MAX,
@@ -29,8 +29,8 @@ pub(super) struct Sources {
     is_far: Option<bool>,
     /// When it may be one again.
     far_from: Instant,
-    /// In which order guards are asked for the first time since the start, once that is drawn.
-    order: Option<u64>,
+    /// In which order guards are asked for the first time since the start.
+    order: BTreeMap<RelayId, u64>,
     /// When it was last begun to ask each primary guard.
     begun_at: BTreeMap<RelayId, Instant>,
     /// Who is asked now.
@@ -53,7 +53,7 @@ impl Turn {
     /// issuers that it may have barred explain it (§8.8).
     fn hidden<'a>(&'a self, cx: &'a Context<'_>) -> impl Iterator<Item = &'a RelayId> {
         let is_hidden = |(relay, since): &(&RelayId, &Instant)| {
-            **since + NEWS_SPREAD_MAX <= cx.now && cx.view().believes(relay)
+            **since + NEWS_SPREAD_MAX <= cx.now && cx.book.is_listed_twice(relay)
         };
         let hidden = self.lacking.iter().filter(is_hidden);
         let hidden: Vec<&RelayId> = hidden.map(|(relay, _)| relay).collect();
@@ -103,12 +103,11 @@ impl Sources {
         if !guards.contains(&in_use) {
             guards.insert(0, in_use);
         }
-        let order = *self.order.get_or_insert_with(|| rng.next_u64());
-        let drawn = |relay: &RelayId| {
-            let (first, _) = relay.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
-            u64::from_be_bytes(*first) ^ order
-        };
-        guards.sort_by_key(|relay| (self.begun_at.get(relay).copied(), drawn(relay)));
+        self.order.retain(|relay, _| guards.contains(relay));
+        for relay in &guards {
+            self.order.entry(*relay).or_insert_with(|| rng.next_u64());
+        }
+        guards.sort_by_key(|relay| (self.begun_at.get(relay), self.order.get(relay)));
         guards
     }
 
@@ -184,7 +183,10 @@ impl Sources {
 fn commonest_issuers(cx: &Context<'_>, relays: &[&RelayId]) -> BTreeSet<RelayId> {
     let mut counts = BTreeMap::<RelayId, usize>::new();
     let known = relays.iter().filter_map(|relay| cx.view().get(relay));
-    for receipt in known.flat_map(|known| &known.receipts) {
+    let receipts = known.flat_map(|known| &known.receipts);
+    // No honest relay bars a seed that vouches (§8.8(3)).
+    let may_be_barred = |it: &&Receipt| !cx.view().seed_vouches(cx.network, &it.issuer, cx.wall);
+    for receipt in receipts.filter(may_be_barred) {
         *counts.entry(receipt.issuer).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
@@ -229,7 +231,7 @@ pub(super) fn hidden_least(view: &NetView) -> usize {
 mod tests {
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
-    use umbel_proto::directory::{Listing, Receipt, Source, Unverified};
+    use umbel_proto::directory::{Listing, Source, Unverified};
     use umbel_proto::network::Network;
     use umbel_proto::time::{Duration, Moment, WallTime};
 

@@ -163,8 +163,8 @@ impl SpotChecks {
     }
 
     /// A descriptor was taken into the view: one in twenty of its addresses is tried, if somebody
-    /// vouched for it a short time ago. Of a relay that is new to the network somebody did: if its
-    /// receipts say otherwise, they are tried as well, or issuers who lie would date them back.
+    /// vouched for it a short time ago. Of a relay that is new to the network, or has moved, somebody did:
+    /// if its receipts say otherwise, they are tried as well, or issuers who lie would date them back.
     pub fn handle_taken(
         &mut self,
         now: Instant,
@@ -172,10 +172,16 @@ impl SpotChecks {
         descriptor: &RelayDescriptor,
         rng: &mut dyn CryptoRng,
     ) {
-        let is_new = self.in_touch_from <= now
-            && facts.view.first_seen(&descriptor.relay) == Some(facts.wall);
-        let is_young = |at: WallTime| is_new || facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
+        let age = facts.view.age(&descriptor.relay);
+        let age = age.filter(|_| self.in_touch_from <= now);
         for &address in &descriptor.addresses {
+            // New to this relay, or it has moved there.
+            let is_new = age.is_some_and(|age| {
+                let has_moved =
+                    age.there_since == facts.wall && Some(&address) == descriptor.addresses.first();
+                age.first_seen == facts.wall || has_moved
+            });
+            let is_young = |at: WallTime| is_new || facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
             self.consider(now, facts, descriptor, (address, is_young), rng);
         }
     }
