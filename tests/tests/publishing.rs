@@ -390,7 +390,8 @@ fn of_two_inboxes_that_are_half_published_a_start_goes_on_with_one() {
         later += keys(&keepers).len();
     }
     assert!(together <= 1, "{together}");
-    assert!(later > 12, "{later} of 16");
+    // Not all: an epoch's last hours may be over before its turn comes.
+    assert!(later > 9, "{later} of 16");
 }
 
 #[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail

@@ -127,6 +127,35 @@ fn an_address_of_one_family_that_nobody_reaches_keeps_nobody_from_the_other() {
     }
 }
 
+#[test] // §8.2(3)
+fn a_client_that_was_away_while_relays_joined_comes_back() {
+    let mut overlay = strangers();
+    overlay.params.receipt_issuer_age = Duration::from_secs(6 * 3600);
+    overlay.params.receipt_life = Duration::from_secs(24 * 3600);
+    let mut world = World::with_overlay(6, overlay)
+        .founders(3)
+        .relays(9)
+        .clients(1);
+    let has_guards = |world: &World| {
+        let core = world.client(ALICE).core();
+        core.is_some_and(|core| core.status().guards > 0)
+    };
+    world.expect_within(Duration::from_secs(600), has_guards);
+    world.crash_client(ALICE);
+    // Of the first relays only the founders are left.
+    let mut world = world.relays(9);
+    world.run_for(Duration::from_secs(24 * 3600));
+    (3..12).for_each(|number| world.crash_relay(RelayName(number)));
+    world.run_for(Duration::from_secs(50 * 3600));
+    world.restart_client(ALICE);
+    let draws_all = |world: &World| {
+        let view = world.client(ALICE).core().map(|core| core.view());
+        let drawn = view.map(|view| view.selectable(world.overlay(), world.wall()).count());
+        drawn.is_some_and(|drawn| drawn >= 11)
+    };
+    world.expect_within(Duration::from_secs(600), draws_all);
+}
+
 #[test] // §8.2(12), §8.3(9)
 fn who_came_later_vouches_where_it_was_met() {
     let mut overlay = strangers();

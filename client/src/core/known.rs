@@ -115,9 +115,20 @@ impl Shared {
                 }
             }
             if news.len() == news_before {
+                self.look_whether_locked_out();
                 self.unvouched = Unvouched::default();
                 return Ok(news);
             }
+        }
+    }
+
+    /// Who was away while others joined may know too few of those who vouch by now: all that it knew is
+    /// back, and most relays can't come in. Without a path it has nothing to lose (§8.2(3)).
+    fn look_whether_locked_out(&mut self) {
+        let refused = self.unvouched.descriptors.len();
+        if !self.is_ready && refused > self.book.view().len() {
+            self.book.begin_anew();
+            self.store_book();
         }
     }
 
@@ -167,6 +178,8 @@ impl Shared {
         if is_right == Some(true) && !self.clock.may_delete() {
             self.clock.confirm();
             self.clock_stored_at = moment.now;
+            // After weeks away the setup begins anew.
+            self.expires_at = moment.now;
         }
         if self.clock_stored_at <= moment.now {
             self.clock_stored_at = moment.now + CLOCK_STORE_EVERY;

@@ -96,6 +96,8 @@ pub struct Core {
     outbox: Outbox,
     fetching: Fetching,
     /// When everything that was due was last done.
+    /// The machine has slept since the last drive.
+    has_woken: bool,
     driven_at: Moment,
     wake: Wake,
     sent_cells: u64,
@@ -140,6 +142,7 @@ impl Core {
             lookups: Lookups::default(),
             outbox: Outbox::default(),
             fetching: Fetching::default(),
+            has_woken: false,
             driven_at: moment,
             wake: Wake::new(moment),
             sent_cells: 0,
@@ -479,6 +482,7 @@ impl Core {
         }
         tracing::debug!("the machine slept: links are tried out");
         self.shared.is_view_current = false;
+        self.has_woken = true;
         let mut cx = self.shared.context(moment, rng);
         self.pool.handle_wake(&mut cx);
         self.requests.handle_wake(&cx);
@@ -495,7 +499,9 @@ impl Core {
         if self.shared.expire(moment) || (was_alone && !self.sync.is_alone(moment.now)) {
             self.look_at_view(moment);
         }
-        if core::mem::take(&mut self.shared.is_clock_jumped) {
+        // What relays said of their clocks before the machine slept says nothing now.
+        let has_woken = core::mem::take(&mut self.has_woken);
+        if core::mem::take(&mut self.shared.is_clock_jumped) && !has_woken {
             let mut cx = self.shared.context(moment, rng);
             self.pool.links.judge_clock(&mut cx);
         }

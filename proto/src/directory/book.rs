@@ -19,7 +19,7 @@ use super::vouchers::Issuers;
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, RELAY_DESCRIPTOR_LIFE, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
-use crate::time::WallTime;
+use crate::time::{Duration, WallTime};
 
 /// Everything a node knows of relays.
 ///
@@ -567,6 +567,7 @@ impl Book {
     }
 
     fn insert(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
+        self.view.begin(wall);
         match self
             .past
             .get(&descriptor.relay)
@@ -584,7 +585,6 @@ impl Book {
     }
 
     fn insert_new(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
-        self.view.begin(wall);
         let age = self.view.age_now(wall);
         let inserted = self.view.insert_aged(descriptor.clone(), age);
         // What comes to a relay later is settled by nobody's word but its own (§8.2(12)).
@@ -644,7 +644,7 @@ impl Book {
         }
         self.revive(wall);
         self.note_touch(wall);
-        self.begin_anew_if_unknown(network, wall);
+        self.begin_anew_if_unknown(network, wall, confirmed);
         let room = VIEW_RELAYS_MAX
             .saturating_sub(self.view.len())
             .max(LAST_KNOWN_MAX);
@@ -654,6 +654,11 @@ impl Book {
     /// Whether half of all that this node knows is dead: it was away.
     fn is_back(&self, wall: WallTime) -> bool {
         self.in_touch_at + RELAY_DESCRIPTOR_LIFE <= wall
+    }
+
+    /// The same, for so long by time that is confirmed: a clock that jumps begins no setup.
+    fn was_away_for(&self, time: Duration, confirmed: WallTime) -> bool {
+        !self.past.is_empty() && self.in_touch_at + RELAY_DESCRIPTOR_LIFE + time <= confirmed
     }
 
     fn note_touch(&mut self, wall: WallTime) {
@@ -670,9 +675,10 @@ impl Book {
         }
     }
 
-    /// A node that was cut off while its view was set up knows nobody who could vouch for others. Its
-    /// setup is still to come (§8.2(3)).
-    fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime) {
+    /// A node that was cut off while its view was set up knows nobody who could vouch for others, and one
+    /// that was away for as long as an issuer is watched knows too few of those who do by now. Its setup
+    /// is still to come (§8.2(3)).
+    fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) {
         let age = network.params.receipt_issuer_age;
         // One that most sources lack was known, too: nobody's word begins a setup anew.
         let has_lacks = self.doubts.are_any_lacked();
@@ -682,11 +688,17 @@ impl Book {
         let is_founder = network.seeds.iter().any(|seed| self.view.is_own(&seed.id));
         if is_founder
             || self.view.is_setting_up(wall)
-            || self.view.knows_another(is_known)
-            || self.past.values().any(|past| is_known(past.age))
+            || (!self.was_away_for(age, confirmed)
+                && (self.view.knows_another(is_known)
+                    || self.past.values().any(|past| is_known(past.age))))
         {
             return;
         }
+        self.begin_anew();
+    }
+
+    /// The setup is still to come, whatever is known: as for one who knows nobody (§8.2(3)).
+    pub fn begin_anew(&mut self) {
         for past in self.past.values_mut() {
             past.age.setup_at = WallTime::default();
         }

@@ -361,6 +361,11 @@ fn of_a_relay_that_is_dead_no_source_says_anything() {
     take(&network, &mut book, at, &back);
     let is_in_doubt = |book: &Book| book.view().age(&id(1)).unwrap().is_in_doubt();
     assert!(is_in_doubt(&book));
+    assert_eq!(
+        book.view().first_seen(&id(1)),
+        Some(back_at),
+        "it is as new as any"
+    );
     for number in [12, 13] {
         hear_of_1(&mut book, number, true);
     }
@@ -426,5 +431,52 @@ fn a_relay_takes_the_word_of_those_alone_that_it_has_met_or_that_were_there() {
             !age.is_at_least(Duration::from_secs(2 * DAY), at),
             "it is no older"
         );
+    }
+}
+
+#[test] // §8.2(12)
+fn a_relay_that_moves_is_to_be_met_again() {
+    let (network, book) = believing_client();
+    let (mut disk, mut book) = (Disk::default(), book);
+    disk.take(&mut book);
+    let at = later(DAY + 4 * HOUR);
+    let mut book = disk.open(at);
+    book.believe_met_only(&network);
+    book.meet(&id(1));
+    for (number, is_of_setup) in [(1, false), (12, true)] {
+        let elsewhere = testing::relay(number + 100).descriptor.addresses;
+        let moved = issued(number, at).with(|it| it.addresses = elsewhere);
+        let moved = testing::vouched(moved, [14], at);
+        book.learn(&network, at, moved.unverified()).unwrap();
+        assert_eq!(book.view().is_unmet(&id(number)), !is_of_setup);
+    }
+    book.meet(&id(1));
+    assert!(!book.view().is_unmet(&id(1)));
+}
+
+#[test] // §8.2(3)
+fn whoever_knew_nobody_that_may_vouch_has_its_setup_before_it() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    for is_client in [false, true] {
+        let (mut book, mut disk) = (Book::new(), Disk::default());
+        // One source was heard, and then nothing for ten days.
+        for number in [10, 11, 12, 1] {
+            let relay = testing::vouched(testing::relay(number), [8], WALL);
+            book.learn(&network, WALL, relay.unverified()).unwrap();
+            book.handle_listed(&source(10), &id(number));
+        }
+        disk.take(&mut book);
+        let back_at = later(10 * DAY);
+        let mut book = disk.open(back_at);
+        if is_client {
+            book.believe_listed_only(&network, []);
+        } else {
+            book.believe_met_only(&network);
+        }
+        book.expire(&network, back_at, back_at);
+        let stranger = testing::vouched(issued(20, back_at), [30], back_at);
+        let learned = book.learn(&network, back_at, stranger.unverified());
+        assert!(learned.is_ok(), "{is_client}: {learned:?}");
     }
 }

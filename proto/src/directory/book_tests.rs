@@ -171,8 +171,9 @@ fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_no
     for number in 1..4 {
         learn(&mut book, &issued(number, left_at), left_at);
     }
+    // Its clock is not confirmed yet: then it would have its setup before it.
     let back_at = later(40 * DAY);
-    expire(&mut book, back_at, back_at);
+    expire(&mut book, back_at, left_at);
     assert_eq!((book.view().len(), last_known(&book).len()), (0, 4));
     let mut network = testing::public_network();
     network.params.receipts_min = 1;
@@ -184,7 +185,7 @@ fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_no
     let dying = testing::vouched(issued(21, dated_back), [2], dated_back);
     assert!(book.learn(&network, back_at, dying.unverified()).is_ok());
     let back_at = back_at + Duration::from_secs(60);
-    book.expire(&network, back_at, back_at);
+    book.expire(&network, back_at, left_at);
     assert!(last_known(&book).contains(&id(21)));
     // The third is a stranger.
     for (number, issuer, is_taken) in [(5, 1, true), (6, 4, false), (7, 8, false)] {
@@ -224,6 +225,26 @@ fn whoever_comes_back_takes_all_that_it_knew() {
     assert!(come[0] > 20 && come[4] == 40, "{come:?}");
     let drawn = book.view().selectable(&network, back_at).count();
     assert_eq!(drawn, 40, "as old as they were");
+}
+
+#[test] // §8.2(3)
+fn whoever_was_away_for_weeks_has_a_setup_and_takes_those_who_came_meanwhile() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let (mut book, mut disk) = book_of(1..20);
+    disk.take(&mut book);
+    for (days, is_anew) in [(8, false), (20, true)] {
+        let back_at = later(days * DAY);
+        let mut book = disk.open(back_at);
+        // A clock that jumped begins nothing.
+        book.expire(&network, back_at, later(DAY));
+        let by_newcomer = |number| testing::vouched(issued(number, back_at), [50], back_at);
+        let learned = book.learn(&network, back_at, by_newcomer(1).unverified());
+        assert_eq!(learned, Err(NotLearned::Unvouched));
+        book.expire(&network, back_at, back_at);
+        let learned = book.learn(&network, back_at, by_newcomer(1).unverified());
+        assert_eq!(learned.is_ok(), is_anew, "{days}: {learned:?}");
+    }
 }
 
 #[test] // §8.2(4)

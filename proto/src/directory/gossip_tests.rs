@@ -4,8 +4,10 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::*;
+use crate::directory::Age;
 use crate::directory::range::IdRange;
 use crate::directory::testing::{self, WALL};
+use crate::directory::view::Trust;
 use crate::directory::{DirectoryRefusal, Source, reconcile};
 
 /// One machine, the book it drives, and its own descriptor.
@@ -392,6 +394,56 @@ fn a_relay_whose_links_are_all_hostile_soon_asks_another() {
     let known = known(&all.network, &node.book);
     node.gossip.handle_linked(all.now, felt[0], known);
     assert!(matches!(node.gossip.poll_out(), Some(Out::Connect { relay, .. }) if relay == felt[0]));
+}
+
+#[test] // §8.3(9), §8.2(12)
+fn every_other_feeler_goes_to_a_relay_to_be_met_and_once_a_day() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 2);
+    let mut network = testing::public_network();
+    network.params.selectable_age = Duration::from_secs(0);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    node.gossip = Gossip::new(first, Vec::new(), all.now);
+    // It is linked to one, and three that came late can't be reached.
+    let of_view = known(&network, &node.book);
+    node.gossip.handle_linked(all.now, all.ids[0], of_view);
+    node.gossip.sync_at = Instant::from_micros(u64::MAX);
+    let late = WALL + Duration::from_secs(2 * 3600);
+    let age = Age {
+        first_seen: late,
+        setup_at: WallTime(0),
+        there_since: late,
+    };
+    let unmet: Vec<RelayId> = (500..503)
+        .map(|number| {
+            let relay = testing::relay(number).verified();
+            node.book.view_mut().insert_aged(relay.clone(), age);
+            relay.relay
+        })
+        .collect();
+    node.book.view_mut().set_trust(Trust::Met);
+    let mut asked = Vec::new();
+    let mut now = all.now;
+    for _ in 0..40 {
+        now = now + FEELER_INTERVAL * 2;
+        let known = Known {
+            wall: late,
+            ..known(&network, &node.book)
+        };
+        node.gossip.handle_timeout(now, known, &mut all.rng);
+        while let Some(out) = node.gossip.poll_out() {
+            if let Out::Dial(relay) = out {
+                asked.push(relay);
+                node.gossip.handle_dial_failed(relay, known);
+            }
+        }
+    }
+    assert_eq!(asked.len(), 40);
+    let to_unmet: Vec<bool> = asked.iter().map(|it| unmet.contains(it)).collect();
+    let met_first = asked.iter().filter(|it| unmet.contains(it));
+    assert!(met_first.count() >= 3, "{asked:?}");
+    assert!(to_unmet.windows(2).filter(|it| *it == [true, true]).count() <= 3);
 }
 
 #[test] // §8.3(10)

@@ -226,6 +226,28 @@ fn old_receipts_of_a_relay_that_is_new_are_tried() {
     assert_eq!(bench.checks.next_check, before, "these are no newcomers");
 }
 
+#[test] // §8.8(1)
+fn old_receipts_of_a_relay_that_has_moved_are_tried() {
+    let mut bench = Bench::new();
+    bench.now = bench.now + NEWS_SPREAD_MAX;
+    let known: Vec<_> = (0..600).map(|_| bench.newcomer()).collect();
+    for relay in &known {
+        bench.view.insert(relay.verified(), WALL);
+    }
+    bench.wall = WALL + Duration::from_secs(5 * 3600);
+    for (number, was) in (2000..).zip(&known) {
+        let elsewhere = relay(number).descriptor.addresses;
+        let moved = relay(number - 2000 + 101).with(|it| {
+            assert_eq!(it.relay, was.descriptor.relay);
+            it.addresses = elsewhere;
+            it.issued_at = WALL + Duration::from_secs(60);
+        });
+        bench.take(&vouched(moved, ISSUERS, WALL));
+    }
+    let drawn = bench.checks.checks.len();
+    assert!((15..=50).contains(&drawn), "{drawn} of 600");
+}
+
 #[test] // §8.8(2)
 fn checks_that_wait_are_bounded_and_so_are_dials() {
     let mut bench = Bench::new();
