@@ -106,6 +106,29 @@ impl Keepers {
 }
 
 #[test] // §9.4(3)
+fn after_weeks_away_each_command_of_seconds_has_one_more_inbox_found() {
+    let mut world = default_world(604);
+    (0..3).for_each(|number| create(&mut world, number));
+    world.run_for(HOUR);
+    end(&mut world);
+    world.skip(DAY * 22);
+    world.run_for(HOUR);
+    let found = |world: &World| {
+        let now = world.wall().epoch();
+        let disks = world.all_relays().iter().map(|relay| &relay.disk);
+        let of_now = disks.flat_map(|disk| disk.inbox_descriptors().map(outside));
+        let keys = of_now.filter(|it| it.0 == now).map(|it| it.2);
+        keys.collect::<BTreeSet<_>>().len()
+    };
+    for command in 1..=3 {
+        world.restart_client(OWNER);
+        world.run_for(Duration::from_secs(12));
+        end(&mut world);
+        assert_eq!(found(&world), command, "{}", world.describe());
+    }
+}
+
+#[test] // §9.4(3)
 fn starts_publish_nothing_that_is_not_due() {
     let mut world = default_world(601);
     (0..4).for_each(|number| create(&mut world, number));

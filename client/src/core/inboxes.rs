@@ -204,9 +204,10 @@ impl Inboxes {
         else {
             return;
         };
-        // What the last run began it rests for: that is gone on with all the same, but only one of
-        // several.
-        if is_resting && (self.had_turn || !urgency.is_cut_short()) {
+        // What the last run began it rests for: that is gone on with all the same, and so is what nobody
+        // finds, but only one of several.
+        let may_wait = !urgency.is_cut_short() && !urgency.is_missed();
+        if is_resting && (self.had_turn || may_wait) {
             return;
         }
         // Commands of seconds take one turn, and have to get it done.

@@ -114,6 +114,11 @@ impl Urgency {
     pub(super) const fn is_cut_short(&self) -> bool {
         !self.is_whole
     }
+
+    /// Senders look for it in vain: it is the current epoch's, and was never published.
+    pub(super) const fn is_missed(&self) -> bool {
+        !self.is_there
+    }
 }
 
 impl Publications {
