@@ -76,6 +76,9 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// While there are links it is looked this often whether the machine slept: timers may stand still
 /// while it does.
 const WAKE_LOOK: Duration = Duration::from_secs(5);
+/// So long after the machine slept its clock is compared with those of linked relays: by then links
+/// that did not outlive the sleep are closed (docs/protocol.md §6.4(12)).
+const WAKE_JUDGED_AFTER: Duration = Duration::from_secs(15);
 /// Rounds in which one part's work may set another's going. Work left after them waits for the next
 /// input.
 const ROUNDS_MAX: usize = 64;
@@ -98,6 +101,8 @@ pub struct Core {
     /// When everything that was due was last done.
     /// The machine has slept since the last drive.
     has_woken: bool,
+    /// When the clock is compared with those of linked relays, since it has jumped.
+    judges_at: Option<Instant>,
     driven_at: Moment,
     wake: Wake,
     sent_cells: u64,
@@ -143,6 +148,7 @@ impl Core {
             outbox: Outbox::default(),
             fetching: Fetching::default(),
             has_woken: false,
+            judges_at: None,
             driven_at: moment,
             wake: Wake::new(moment),
             sent_cells: 0,
@@ -363,6 +369,7 @@ impl Core {
             self.lookups.timeout(after),
             self.outbox.timeout(after),
             self.fetching.timeout(after),
+            self.judges_at,
         ];
         let look_at = after
             + if self.pool.links.ids().is_empty() {
@@ -499,9 +506,17 @@ impl Core {
         if self.shared.expire(moment) || (was_alone && !self.sync.is_alone(moment.now)) {
             self.look_at_view(moment);
         }
-        // What relays said of their clocks before the machine slept says nothing now.
         let has_woken = core::mem::take(&mut self.has_woken);
-        if core::mem::take(&mut self.shared.is_clock_jumped) && !has_woken {
+        if core::mem::take(&mut self.shared.is_clock_jumped) {
+            // Links from before a sleep are closed by then: what they said of clocks says nothing.
+            let wait = if has_woken {
+                WAKE_JUDGED_AFTER
+            } else {
+                Duration::ZERO
+            };
+            self.judges_at = Some(moment.now + wait);
+        }
+        if self.judges_at.take_if(|at| *at <= moment.now).is_some() {
             let mut cx = self.shared.context(moment, rng);
             self.pool.links.judge_clock(&mut cx);
         }

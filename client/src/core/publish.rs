@@ -357,6 +357,13 @@ impl Publications {
         is_any
     }
 
+    /// Whether nothing is being published, nor due: what new positions get at their times is nothing to
+    /// wait for.
+    pub(super) fn rests(&self, cx: &Context<'_>) -> bool {
+        let mut all = self.by_epoch.values();
+        !all.any(Publication::is_under_way) && self.due(cx).is_none()
+    }
+
     /// How many of this epoch's positions have its revision, and how many there are.
     pub(super) fn progress(&self, epoch: Epoch) -> (usize, usize) {
         self.by_epoch

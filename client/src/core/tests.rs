@@ -336,6 +336,29 @@ fn a_clock_that_is_far_off_is_reported_once() {
     );
 }
 
+#[test] // §6.4(12)
+fn after_a_sleep_the_clock_is_judged_by_links_that_have_outlived_it() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.link_up(WALL);
+    bench.notices();
+    let night = Duration::from_secs(8 * 3600);
+    let mut told_after = |seconds: u64| {
+        let passed = Duration::from_secs(seconds);
+        let moment = Moment {
+            now: bench.now + passed,
+            wall: WALL + night + passed,
+        };
+        bench.core.handle_timeout(moment, &mut bench.rng);
+        let notices = bench.notices();
+        notices.contains(&Notice::Warning(Warning::Clock { seconds: 28_800 }))
+    };
+    assert!(
+        !told_after(1) && !told_after(12),
+        "a link may be one of before"
+    );
+    assert!(told_after(20), "it answers: the machine did not sleep");
+}
+
 #[test] // §1.6(4), §10.5(1)
 fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
     let hour = Duration::from_secs(3600);

@@ -260,13 +260,16 @@ impl Inbox {
 
     /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of
     /// them and the others are slow, or some and the others are broken. The user who waits
-    /// for it may stop the client, and then nothing more is published for a while.
+    /// for it may stop the client, and then nothing more is published for a while. One of which nothing
+    /// is due is ready as it is.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publications.progress(cx.wall.epoch());
         if self.is_told || self.is_mending(cx.now) || positions == 0 {
             return;
         }
-        let patience = if positions * 2 > all {
+        let patience = if self.is_published && self.publications.rests(cx) {
+            Duration::ZERO
+        } else if positions * 2 > all {
             SLOW_POSITIONS
         } else {
             FEW_POSITIONS
