@@ -259,6 +259,12 @@ impl Book {
             return;
         }
         self.view.set_trust(Trust::Listed);
+        let buried = self.past.extract_if(.., |_, past| past.age.is_in_doubt());
+        let buried: Vec<RelayId> = buried.map(|(relay, _)| relay).collect();
+        if !buried.is_empty() {
+            buried.iter().for_each(|relay| self.doubts.remove(relay));
+            self.ops.push_back(BookOp::Remove(buried));
+        }
         for (relay, words) in words {
             if self.view.get(&relay).is_some() || self.past.contains_key(&relay) {
                 self.doubts.restore(relay, &words);

@@ -380,6 +380,18 @@ fn take(network: &Network, book: &mut Book, at: WallTime, relay: &TestRelay) {
 }
 
 #[test] // §8.2(11)
+fn what_dies_in_doubt_while_a_client_is_off_is_forgotten() {
+    let (network, mut book) = believing_client();
+    let mut disk = Disk::default();
+    disk.take(&mut book);
+    let mut book = disk.open(later(4 * DAY));
+    book.believe_listed_only(&network, disk.1.clone());
+    assert!(book.last_known_of(&id(1)).is_none() && book.last_known_of(&id(12)).is_some());
+    disk.take(&mut book);
+    assert!(!disk.0.contains_key(&id(1)) && disk.0.contains_key(&id(12)));
+}
+
+#[test] // §8.2(11)
 fn relays_and_networks_without_receipts_have_no_such_doubts() {
     let (mut network, mut book) = believing_client();
     for number in 11..18 {
