@@ -290,8 +290,6 @@ pub const LAST_KNOWN_MAX: usize = 64;
 /// For how long after their descriptors died all other relays are known, so that they come back as old
 /// as they were (§8.2(7)).
 pub const LAST_KNOWN_LIFE: Duration = Duration::from_secs(14 * 86_400);
-/// A relay that has not been met is asked again after this at the earliest (§8.3(9)).
-pub const FEELER_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// Sources of which a node remembers whether they list a relay that is in doubt (§8.2(3), §8.2(11)).
 pub const WORDS_KEPT_MAX: usize = 7;
 /// How many words it counts for that a relay was in no doubt before (§8.2(11)).
@@ -327,6 +325,8 @@ pub const SYNC_PEER_FAILURES_MAX: u32 = 2;
 pub const SYNC_PEER_BUSY_MAX: u32 = 16;
 /// How often a relay reconciles with a relay that it has no link to (§8.3(9)).
 pub const FEELER_INTERVAL: Duration = Duration::from_secs(120);
+/// A relay that has not been met is asked again after this at the earliest (§8.3(9)).
+pub const FEELER_AGAIN: Duration = Duration::from_secs(24 * 3600);
 /// A relay without a link to another tries to make one at least this often (§8.3).
 pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
 /// Relays it knew that it dials then, besides a seed (§8.3).

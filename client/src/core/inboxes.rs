@@ -204,8 +204,8 @@ impl Inboxes {
         else {
             return;
         };
-        // What the last run began it rests for: that is gone on with all the same, and so is what nobody
-        // finds, but only one of several.
+        // It rests for what the last run began, and goes on with that all the same. Nor does a descriptor
+        // wait that senders look for in vain. But only one of several goes out at a start.
         let may_wait = !urgency.is_cut_short() && !urgency.is_missed();
         if is_resting && (self.had_turn || may_wait) {
             return;

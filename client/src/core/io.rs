@@ -427,7 +427,7 @@ pub struct Snapshot {
     pub has_full_vanguards: bool,
     /// The book of relays, as it was stored.
     pub relays: Vec<BookRow>,
-    /// What sources said of those that are in doubt.
+    /// The words of sources about relays that are in doubt.
     pub relay_words: Vec<(RelayId, Vec<u8>)>,
     /// Name and state of each inbox.
     pub inboxes: Vec<(String, zeroize::Zeroizing<Vec<u8>>)>,

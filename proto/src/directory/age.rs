@@ -22,7 +22,7 @@ impl Age {
         self.is_of_setup() || self.first_seen + age <= wall
     }
 
-    /// The same, in doubt.
+    /// The age of a relay that has come into doubt.
     pub(super) fn in_doubt(self) -> Self {
         let setup_at = WallTime::default();
         Self { setup_at, ..self }

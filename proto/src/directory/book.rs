@@ -662,9 +662,9 @@ impl Book {
         self.in_touch_at + RELAY_DESCRIPTOR_LIFE <= wall
     }
 
-    /// The same, for so long by time that is confirmed: a clock that jumps begins no setup.
+    /// Whether it was so for this long, by time that is confirmed: a clock that jumps begins no setup.
     fn was_away_for(&self, time: Duration, confirmed: WallTime) -> bool {
-        !self.past.is_empty() && self.in_touch_at + RELAY_DESCRIPTOR_LIFE + time <= confirmed
+        !self.past.is_empty() && self.is_back(confirmed.before(time))
     }
 
     fn note_touch(&mut self, wall: WallTime) {

@@ -19,6 +19,7 @@ use super::listing::{Listing, Mark};
 use super::reconcile::{SyncFault, SyncStep, Syncer};
 use super::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use super::sync_peers::SyncPeers;
+use super::view::NetView;
 use crate::ids::{Peer, RelayId};
 use crate::limits::{
     ALONE_INTERVAL, ALONE_RELAYS, FEELER_AGAIN, FEELER_INTERVAL, RUMOUR_DELAY_MAX, RUMOUR_FANOUT,
@@ -479,24 +480,33 @@ impl Gossip {
             .for_each(|relay| exclude.relay(*relay));
         let view = known.book.view();
         let candidates = Candidates::selectable(view, known.network, known.wall);
-        // Every other one to a relay that this one has not met (§8.2(12)).
-        self.tried.retain(|_, at| *at + FEELER_AGAIN > now);
         self.is_meeting = !self.is_meeting;
-        let mut unmet = exclude.clone();
-        let of_view = view.iter().map(|it| it.relay);
-        let others = of_view.filter(|it| !view.is_unmet(it) || self.tried.contains_key(it));
-        others.for_each(|relay| unmet.relay(relay));
         let to_meet = self
             .is_meeting
-            .then(|| choice::draw(&candidates, Roles::NONE, &unmet, rng))
+            .then(|| self.draw_unmet(now, view, &candidates, exclude.clone(), rng))
             .flatten();
-        if let Some(relay) = to_meet {
-            self.tried.insert(relay, now);
-        }
         let drawn = to_meet.or_else(|| choice::draw(&candidates, Roles::NONE, &exclude, rng));
         if let Some(relay) = drawn {
             self.reconcile_with(now, relay, known);
         }
+    }
+
+    /// A relay that this one has not met, nor tried to meet lately (§8.2(12)).
+    fn draw_unmet(
+        &mut self,
+        now: Instant,
+        view: &NetView,
+        candidates: &Candidates,
+        mut exclude: Exclude,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<RelayId> {
+        self.tried.retain(|_, at| *at + FEELER_AGAIN > now);
+        let of_view = view.iter().map(|it| it.relay);
+        let others = of_view.filter(|it| !view.is_unmet(it) || self.tried.contains_key(it));
+        others.for_each(|relay| exclude.relay(relay));
+        let drawn = choice::draw(candidates, Roles::NONE, &exclude, rng)?;
+        self.tried.insert(drawn, now);
+        Some(drawn)
     }
 
     /// Reconciles with some relay now; a relay that is alone tries every way back at once.

@@ -180,7 +180,7 @@ impl NetView {
     }
 
     /// Whether this node, a relay, has yet to meet this one of its view, which came after its setup.
-    pub(super) fn is_unmet(&self, relay: &RelayId) -> bool {
+    pub fn is_unmet(&self, relay: &RelayId) -> bool {
         let is_unmet = |age: Age| age.is_in_doubt() && !self.is_of_first_hour(age);
         self.trust == Trust::Met && self.age(relay).is_some_and(is_unmet)
     }
@@ -785,7 +785,8 @@ impl NetView {
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched
-    /// for; a client's, listed by several sources. Nodes that are in touch with the network agree on them (§8.2).
+    /// for; a client's, listed by several sources. Nodes that are in touch with the network agree on
+    /// them (§8.2).
     pub fn selectable(
         &self,
         network: &Network,

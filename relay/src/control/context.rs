@@ -270,12 +270,10 @@ impl Context<'_> {
 
     /// Relays that are linked, and where their descriptors say, are met (§8.2(12)).
     pub(super) fn meet_linked(&mut self) {
-        let linked: Vec<RelayId> = self.links.relays().copied().collect();
-        for relay in linked {
-            if self.source(&relay).is_some() {
-                self.book.meet(&relay);
-            }
-        }
+        let linked = self.links.relays().copied();
+        let is_there = |it: &RelayId| self.view().is_unmet(it) && self.source(it).is_some();
+        let met: Vec<RelayId> = linked.filter(is_there).collect();
+        met.iter().for_each(|relay| self.book.meet(relay));
         self.store_book();
     }
 
