@@ -8,8 +8,9 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::scenario::{
-    ALICE, BOB, count_of, guard_of, has_come, is_held_by, listen, mailboxes_of, patient,
+    ALICE, BOB, count_of, guard_of, has_come, is_held_by, listen, mailboxes_of, patient, relays_at,
 };
+use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::world::network::Node;
 use umbel_tests::{RelayName, World};
 
@@ -181,4 +182,26 @@ fn a_companion_out_of_reach_leaves_its_place_to_another() {
     expect_mailboxes(&mut world, minutes(65), (4, 2));
     expect_mailboxes(&mut world, minutes(5), (4, 1));
     assert_eq!(with_queues(&mut world).len(), before.len() + 2);
+}
+
+#[test] // §6.4(10), §10.5(6)
+fn holders_that_break_circuits_have_companions_within_the_hour() {
+    let (mut world, address, _) = follower(1209);
+    for holder in with_queues(&mut world) {
+        world.relay(holder).sabotage = Some(Sabotage::Mailboxes);
+    }
+    let before = world.client(BOB).notices.len();
+    let has_one = |world: &World| mailboxes_of(world, BOB) == (4, 1);
+    assert!(world.run_until(hours(1), has_one), "{}", world.describe());
+    // Some of these holders are positions too, and answer there: that clears them for a while.
+    expect_mailboxes(&mut world, minutes(30), (5, 3));
+    let sent = world.send(ALICE, &address, b"to companions".to_vec());
+    world.expect_within(minutes(10), |world| is_held_by(world, sent, 2));
+    world.expect_within(minutes(30), |world| has_come(world, sent));
+    // No guard or L2 had to go for what the holders did.
+    let since = world.client(BOB).notices.iter().skip(before);
+    let is_warning = |notice: &Notice| matches!(notice, Notice::Warning(_));
+    assert_eq!(since.filter(|(_, notice)| is_warning(notice)).count(), 0);
+    let guards = relays_at(&world, BOB, 1).len();
+    assert!(guards <= world.overlay().params.guards_primary, "{guards}");
 }

@@ -93,6 +93,13 @@ impl Breakers {
             .is_some_and(|streak| streak.do_others_work && streak.common.is_empty())
     }
 
+    /// The terminals to which a circuit broke within `life`, and none carried an answer since.
+    pub(super) fn terminals(&self, now: Instant, life: Duration) -> impl Iterator<Item = RelayId> {
+        let streaks = self.streaks.iter();
+        let recent = streaks.filter(move |(_, streak)| streak.last_at + life > now);
+        recent.map(|(&terminal, _)| terminal)
+    }
+
     fn make_room(&mut self, terminal: &RelayId) {
         if self.streaks.len() >= TERMINALS_MAX
             && !self.streaks.contains_key(terminal)

@@ -217,6 +217,9 @@ impl Pool {
         if let Some((&key, _)) = same {
             return Acquired::Circuit(key);
         }
+        if self.held_terminals(cx).any(|held| held == terminal.relay) {
+            return Acquired::Braked;
+        }
         let stubs = self
             .circuits
             .iter()

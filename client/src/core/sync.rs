@@ -142,10 +142,16 @@ impl Sync {
         if self.running.take_if(is_over).is_some() {
             self.pause(cx);
         }
-        if self.running.is_some() || self.next_at > cx.now {
+        if self.running.is_some() {
             return;
         }
-        let peer = if self.asks_guards(cx) {
+        let probe = self.draw_probe(cx, pool);
+        if probe.is_none() && self.next_at > cx.now {
+            return;
+        }
+        let peer = if probe.is_some() {
+            probe
+        } else if self.asks_guards(cx) {
             self.round.clear();
             self.next_source(cx, pool)
         } else {
@@ -347,6 +353,24 @@ impl Sync {
         }
     }
 
+    // §6.4(10i)
+    /// A relay drawn at random, where circuits break and it has to be seen whether all do.
+    fn draw_probe(&self, cx: &mut Context<'_>, pool: &Pool) -> Option<(RelayId, Isolation)> {
+        let is_due = self.asks_guards(cx) && self.backoff.is_due(cx.now);
+        if !is_due || !pool.wants_probe(cx.now) {
+            return None;
+        }
+        let (in_use, _) = pool.guard_in_use()?;
+        let relay = self.draw(cx, pool, in_use)?;
+        Some((relay, self.next_view()))
+    }
+
+    /// A circuit of its own, to a relay drawn at random.
+    const fn next_view(&self) -> Isolation {
+        let serial = self.last_serial + 1;
+        Isolation::View { serial }
+    }
+
     /// A relay drawn at random, or the guard whose turn it is, and over which circuit.
     fn next_source(
         &mut self,
@@ -354,14 +378,13 @@ impl Sync {
         pool: &mut Pool,
     ) -> Option<(RelayId, Isolation)> {
         let (in_use, _) = pool.guard_in_use()?;
-        // Circuits that break are the guards' to explain, and a user's message needs the next.
+        // Of circuits that break, the next is a user's message's, or a probe (`draw_probe`).
         let (broken, _) = pool.broken();
         if broken == 0
             && self.sources.is_far(cx)
             && let Some(relay) = self.draw(cx, pool, in_use)
         {
-            let serial = self.last_serial + 1;
-            return Some((relay, Isolation::View { serial }));
+            return Some((relay, self.next_view()));
         }
         let guard = self.next_guard(cx, pool, in_use)?;
         Some((guard, Isolation::Sync))
@@ -373,6 +396,7 @@ impl Sync {
         let mut guards = pool.paths.guards.primary(cx.known());
         guards.push(in_use);
         cx.known().exclude_groups_of(&mut exclude, &guards);
+        pool.held_terminals(cx).for_each(|held| exclude.relay(held));
         let drawn = cx.known().draw(Roles::NONE, &exclude, cx.rng);
         drawn.filter(|&relay| may_ask(&self.resting, relay, cx.now))
     }

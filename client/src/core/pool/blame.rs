@@ -10,7 +10,9 @@ use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::GUARD_REFUSALS_MAX;
 use umbel_proto::link::LinkId;
+use umbel_proto::network::Params;
 use umbel_proto::path::{Stage, Word};
+use umbel_proto::time::{Duration, Instant};
 
 use super::super::circuit::{Circuit, CircuitKey};
 use super::super::context::Context;
@@ -77,6 +79,31 @@ impl Pool {
     /// that fails.
     pub(in super::super) fn breaks_alone(&self, terminal: RelayId) -> bool {
         self.breakers.is_alone(terminal)
+    }
+
+    // §6.4(10i)
+    /// The terminals to which no circuit begins now, since circuits broke in a row over the guard in
+    /// use, to these among others. Whether it is they who break them is known once a circuit to another
+    /// carries an answer over that guard.
+    pub(in super::super) fn held_terminals(
+        &self,
+        cx: &Context<'_>,
+    ) -> impl Iterator<Item = RelayId> {
+        let life = broken_life(&cx.network.params);
+        let broken = self.breakers.terminals(cx.now, life);
+        broken.filter(|_| self.lacks_answer())
+    }
+
+    /// Whether a circuit to any other relay is wanted now.
+    pub(in super::super) fn wants_probe(&self, now: Instant) -> bool {
+        self.lacks_answer() && self.brake.is_due(now)
+    }
+
+    /// Whether circuits broke in a row over the guard in use, and none has carried an answer since.
+    fn lacks_answer(&self) -> bool {
+        let in_use = self.guard_in_use();
+        self.brake.failures() > 0
+            && in_use.is_some_and(|(guard, _)| self.suspects.broke_over(guard))
     }
 
     /// A request on this circuit was not answered in time.
@@ -337,7 +364,7 @@ impl Pool {
         tracing::debug!(is_certain, "a circuit broke before it carried an answer");
         if self
             .breakers
-            .on_broken(cx.now, cx.network.params.retry_max.saturating_mul(2), &path)
+            .on_broken(cx.now, broken_life(&cx.network.params), &path)
         {
             return;
         }
@@ -389,4 +416,9 @@ impl Pool {
         *refusals += 1;
         *refusals <= GUARD_REFUSALS_MAX
     }
+}
+
+/// For how long it is remembered that a circuit to a terminal broke.
+fn broken_life(params: &Params) -> Duration {
+    params.retry_max.saturating_mul(2)
 }
