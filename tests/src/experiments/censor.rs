@@ -313,7 +313,7 @@ fn is_told(plan: &Plan, seen: &Seen) -> Finding {
     let last = quantile(hours, 1.0).unwrap_or(0.0);
     Finding::new(
         format!(
-            "{}: the owner is told that {NOT_FOUND} within {} h of the first descriptor that is withheld",
+            "{}: the owner is told that {NOT_FOUND} within {} h of when a descriptor is first missed",
             seen.case.name(),
             plan.republish
         ),

@@ -6,7 +6,7 @@ use umbel_client::core::{DeferReason, Notice, Warning};
 use umbel_proto::directory::ring;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Epoch, Instant};
 
 use super::{Case, Holders, Plan, Positions};
 use crate::disk::InboxDescriptors;
@@ -82,8 +82,8 @@ struct Stage<'a> {
     positions: Vec<Censor>,
     holders: Vec<RelayName>,
     begun: Instant,
-    /// When a position first withheld a descriptor.
-    withheld: Option<Instant>,
+    /// When a position first withheld a descriptor of this epoch.
+    withheld: BTreeMap<Epoch, Instant>,
     strangers: Vec<Letter>,
     friend: Vec<Letter>,
     /// When the owner's `status` first said that mailboxes are out of reach.
@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
             positions: Vec::new(),
             holders: Vec::new(),
             begun,
-            withheld: None,
+            withheld: BTreeMap::new(),
             strangers: Vec::new(),
             friend: Vec::new(),
             out_of_reach: None,
@@ -176,7 +176,7 @@ impl<'a> Stage<'a> {
             Positions::Honest | Positions::Old | Positions::Forget => {}
         }
         if self.case.positions != Positions::Old {
-            self.withheld = Some(self.begun);
+            self.withheld.insert(self.world.wall().epoch(), self.begun);
         }
         drop_taken(&mut self.world, &censor);
         censor
@@ -239,7 +239,9 @@ impl<'a> Stage<'a> {
     fn drop_all(&mut self) {
         for censor in &mut self.positions {
             if censor.has_taken(&self.world) {
-                self.withheld.get_or_insert(self.world.now());
+                for epoch in censor.withholds(&self.world) {
+                    self.withheld.entry(epoch).or_insert(self.world.now());
+                }
                 drop_taken(&mut self.world, censor);
                 censor.taken = self.world.relay(censor.relay).disk.published;
             }
@@ -260,7 +262,7 @@ impl<'a> Stage<'a> {
         seen.strangers.add(&self.world, &self.strangers);
         seen.friend.add(&self.world, &self.friend);
         seen.idle.push(self.longest_idle());
-        let withheld = self.withheld.unwrap_or(self.begun);
+        let missed = self.missed_from();
         let mut told: BTreeMap<&'static str, Instant> = BTreeMap::new();
         told.extend(self.out_of_reach.map(|at| (OUT_OF_REACH, at)));
         for (at, notice) in &self.world.client(BOB).notices {
@@ -272,13 +274,26 @@ impl<'a> Stage<'a> {
         }
         for (name, at) in told {
             let since = if name == NOT_FOUND {
-                withheld
+                missed
             } else {
                 self.begun
             };
             let hours = at.since(since).as_secs_f64() / 3600.0;
             seen.owners.entry(name).or_default().push(hours);
         }
+    }
+
+    /// From when readers miss a descriptor: it is withheld, and its epoch has begun.
+    fn missed_from(&self) -> Instant {
+        let (now, wall) = (self.world.now(), self.world.wall());
+        let ran = now.since(self.begun);
+        let starts_at = |epoch: Epoch| {
+            let since = wall.since(epoch.starts_at());
+            self.begun + ran.saturating_sub(since)
+        };
+        let withheld = self.withheld.iter();
+        let missed = withheld.map(|(&epoch, &at)| starts_at(epoch).max(at));
+        missed.min().unwrap_or(self.begun)
     }
 
     /// The longest time between two circuits that the owner's client began.
@@ -300,6 +315,14 @@ impl<'a> Stage<'a> {
 impl Censor {
     fn has_taken(&self, world: &World) -> bool {
         world.all_relays()[self.relay.0].disk.published > self.taken
+    }
+
+    /// The epochs of descriptors that it has taken and does not give.
+    fn withholds(&self, world: &World) -> Vec<Epoch> {
+        let disk = &world.all_relays()[self.relay.0].disk;
+        let taken = disk.copy_of_inbox_descriptors().into_iter();
+        let withheld = taken.filter(|(key, its)| self.gives.get(key) != Some(its));
+        withheld.map(|(_, (epoch, _))| epoch).collect()
     }
 }
 
