@@ -326,7 +326,7 @@ fn is_told(plan: &Plan, seen: &Seen) -> Finding {
     )
 }
 
-/// Holders that break circuits have companions, but late: breaks are blamed on the path first.
+/// Holders that break circuits have companions as those that are down have.
 fn replaced(seen: &Seen) -> Vec<Finding> {
     let (strangers, friend) = (&seen.strangers, &seen.friend);
     let shown = seen.owners.get(OUT_OF_REACH).map_or(&[][..], Vec::as_slice);
@@ -561,7 +561,7 @@ fn method(plan: &Plan) -> String {
          Then all positions of the inbox, of this week and the next, or all its holders, or both, are hostile for {} h. Every {} h the friend writes, and a newcomer, who has ten minutes. Positions that lose what they took do so a second later, and holders that drop messages, too: they start anew without them, so their links break then. \
          The cores of relays and clients are the production code.\n\n\
          *Hostile relays a world* are fewer than twelve positions and three holders, since the worlds are small. A week that begins in the middle of an epoch needs the positions of two: {} machines, ${}.\n\n\
-         *What is not as expected.* Holders that break circuits look like a bad path: an owner who has no other circuits to compare with blames guards and L2 (protocol.md §6.4(10)), and rests for up to an hour between attempts, so companions come late. Where positions give an old revision, hours count from the first descriptor that one of them drops, be it next week's, which nobody can miss before that week begins. Why owners were told as late as after five days then is not found out yet, nor how the friend got through where all holders break circuits and all positions give old revisions. Where positions give nothing, one owner in 40 is told later than after 24 h, on paper: the waits are exponential.",
+         *When owners are told.* Hours until an owner is told that senders can't find the inbox count from when a reader can first miss a descriptor: a position withholds it, and its epoch has begun. One owner in 40 is told later than after 24 h, on paper: the waits are exponential. Holders that break circuits look like a bad path until a relay drawn at random has answered (protocol.md §6.4(10i)); after that they count as out of reach.",
         cost.relays,
         cost.inboxes,
         cost.owners,
