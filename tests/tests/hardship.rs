@@ -1,7 +1,12 @@
 //! Networks in a bad state: most relays gone, half of them starting again, guards that take a dial
 //! and say nothing, a client that was away for a month.
 
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_client::core::{Command, Notice};
+use umbel_proto::chance::shuffle;
 use umbel_proto::ids::RelayId;
+use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::scenario::{
@@ -130,5 +135,39 @@ fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
                 world.describe()
             );
         }
+    }
+}
+
+/// Alice's next command, once more than half of the relays died while she was away.
+fn begin_among_half(seed: u64, count: usize) -> (World, InboxAddress) {
+    let mut world = World::with_overlay(seed, patient())
+        .relays(count)
+        .clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let warm = world.send(ALICE, &address, b"before".to_vec());
+    world.expect_within(seconds(60), |world| is_held_by(world, warm, 1));
+    world.command(ALICE, Command::Stop);
+    world.run_for(seconds(1));
+    world.crash_client(ALICE);
+    let mut dead: Vec<usize> = (0..count).collect();
+    shuffle(&mut dead, &mut ChaCha20Rng::seed_from_u64(seed));
+    dead.truncate(count / 2 + 1);
+    dead.iter()
+        .for_each(|&number| world.crash_relay(RelayName(number)));
+    world.restart_client(ALICE);
+    (world, address)
+}
+
+// §6.4(8), §6.4(11): it is no end that no circuit can be built just now.
+#[test]
+fn who_waits_where_half_of_the_relays_died_gets_through_by_few_guards() {
+    for (seed, count) in [(558, 13), (568, 13), (573, 21), (575, 21)] {
+        let (mut world, address) = begin_among_half(seed, count);
+        let is_said = |world: &World| world.has_notice(ALICE, |it| *it == Notice::NoCircuits);
+        let sent = world.send(ALICE, &address, b"whoever is left".to_vec());
+        world.expect_within(seconds(60), |world| is_held_by(world, sent, 1));
+        assert!(is_said(&world), "{seed}: it was hard; {}", world.describe());
+        let guards = relays_at(&world, ALICE, 1).len();
+        assert!(guards <= 5, "{seed}: three, and two a day: {guards}");
     }
 }

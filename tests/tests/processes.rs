@@ -16,8 +16,9 @@ mod fleet;
 mod several;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -103,6 +104,44 @@ fn a_message_waits_in_the_outbox_until_there_is_a_network_again() {
     assert_eq!(alice.outbox_len(), 0);
     let came = counted(bob.receive(2, Duration::from_secs(120)));
     assert_eq!(came, counted([b"first".to_vec(), b"second".to_vec()]));
+}
+
+#[test] // §6.4(11): while there is time, commands go on.
+fn commands_outlast_a_time_in_which_no_circuit_can_be_built() {
+    let mut fleet = Fleet::new(8);
+    let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
+    let address = bob.create_inbox("help");
+    alice.create_inbox("own");
+    let status = alice.ok(&["status"]);
+    let guard = status[0]["guard"].as_str().expect("it has one");
+    let others = || |relay: &&mut fleet::Relay| !relay.peer.starts_with(guard);
+    fleet
+        .relays
+        .iter_mut()
+        .filter(others())
+        .for_each(fleet::Relay::kill);
+    let begin = |args: &[&str]| {
+        let mut command = alice.umbel(args);
+        command.args(["--verbose", "--timeout", "120"]);
+        command.stderr(Stdio::piped()).spawn().expect("umbel runs")
+    };
+    let mut send = begin(&["send", &address, "after all"]);
+    let said = BufReader::new(send.stderr.take().expect("it is piped"));
+    let mut said = said.lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("no circuit can be built")));
+    let mut receive = begin(&["receive"]);
+    fleet
+        .relays
+        .iter_mut()
+        .filter(others())
+        .for_each(|relay| relay.start(&[]));
+    said.for_each(drop);
+    assert!(send.wait().expect("it ends").success());
+    assert!(receive.wait().expect("it ends").success());
+    assert_eq!(
+        bob.receive(1, Duration::from_secs(120)),
+        [b"after all".to_vec()]
+    );
 }
 
 #[test] // §9.4

@@ -234,8 +234,15 @@ impl Delivery {
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
-            Notice::NoCircuits => self.settle_open(Obstacle::Deferred(DeferReason::NoCircuit)),
+            Notice::NoCircuits => self.on_walled_in(),
             _ => {}
+        }
+    }
+
+    /// No circuit can be built just now: the client tries other relays while there is time.
+    fn on_walled_in(&mut self) {
+        for progress in self.messages.values_mut() {
+            progress.obstacle = Some(DeferReason::NoCircuit);
         }
     }
 
@@ -267,9 +274,11 @@ impl Delivery {
         let is_too_late = Instant::now() + retry_in >= self.ends_at;
         let is_stage_reached =
             |progress: &Progress| self.stage == Stage::Kept && progress.holders > 0;
-        if let Some(progress) = self.messages.get_mut(&id)
-            && (is_too_late || is_stage_reached(progress))
-        {
+        let Some(progress) = self.messages.get_mut(&id) else {
+            return;
+        };
+        progress.obstacle = Some(reason);
+        if is_too_late || is_stage_reached(progress) {
             progress.settle(Missing::Obstacle(Obstacle::Deferred(reason)));
         }
     }

@@ -180,7 +180,7 @@ async fn until_ready(
     ends_at: Instant,
 ) -> Result<(usize, usize), Failure> {
     const HINT: &str = "the inbox is kept: the next `umbel receive` publishes it";
-    let mut view = ViewWait::default();
+    let (mut view, mut is_walled_in) = (ViewWait::default(), false);
     loop {
         let notice = match timeout_at(view.ends_at(ends_at), notices.next()).await {
             Ok(Ok(notice)) => notice,
@@ -188,11 +188,12 @@ async fn until_ready(
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
             Err(_elapsed) if view.is_missing() => return Err(view.failure(HINT)),
             Err(_elapsed) => {
-                return Err(Failure::new(
-                    Exit::Deferred,
-                    "the inbox is not published yet: nobody can find it or write to it",
-                    HINT,
-                ));
+                let error = if is_walled_in {
+                    "no circuit could be built in time, so the inbox is not published: nobody can find it or write to it"
+                } else {
+                    "the inbox is not published yet: nobody can find it or write to it"
+                };
+                return Err(Failure::new(Exit::Deferred, error, HINT));
             }
         };
         session.show_notice(&notice);
@@ -210,13 +211,7 @@ async fn until_ready(
                     HINT,
                 ));
             }
-            Notice::NoCircuits => {
-                return Err(Failure::new(
-                    Exit::Deferred,
-                    "no circuit could be built",
-                    HINT,
-                ));
-            }
+            Notice::NoCircuits => is_walled_in = true,
             _ => {}
         }
     }

@@ -104,10 +104,12 @@ struct Fetching {
     open: BTreeSet<String>,
     /// Inboxes of which no mailbox answered the last time, or none was asked yet.
     silent: BTreeSet<String>,
-    /// Inboxes that were given up because no mailbox of theirs answered.
-    unanswered_count: usize,
+    /// Inboxes of which each mailbox was asked, and none answered.
+    unanswered: BTreeSet<String>,
     /// No relay could be reached, and the user knows.
     is_unreachable: bool,
+    /// No circuit could be built since a mailbox answered, and the user knows.
+    is_walled_in: bool,
     mending: Mending,
 }
 
@@ -135,7 +137,7 @@ impl Receiver<'_> {
                 Some(Ok(notice)) => self.on_notice(&mut fetching, notice).await?,
                 Some(Err(NoticeGap::Missed(_))) => self.print_unread().await?,
                 Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                None => return self.on_time_up(fetching.is_unreachable),
+                None => return self.on_time_up(&fetching),
             }
         }
         self.print_unread().await?;
@@ -147,8 +149,7 @@ impl Receiver<'_> {
             .wait(self.session, &mut notices, fetching.ends_at)
             .await?;
         self.warn_of_unpublished().await?;
-        delivery::in_passing(self.session, self.client, &mut notices).await?;
-        outcome(fetching.unanswered_count)
+        delivery::in_passing(self.session, self.client, &mut notices).await
     }
 
     async fn warn_of_unpublished(&self) -> Result<(), Failure> {
@@ -180,8 +181,9 @@ impl Receiver<'_> {
             mending: Mending::new(inboxes.clone()),
             open: inboxes.clone(),
             silent: inboxes,
-            unanswered_count: 0,
+            unanswered: BTreeSet::new(),
             is_unreachable: false,
+            is_walled_in: false,
         })
     }
 
@@ -205,16 +207,25 @@ impl Receiver<'_> {
                 return Err(Failure::failed(fault.to_string(), store_hint(fault)));
             }
             Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
-            Notice::NoCircuits if !self.goes_on() => return Err(no_circuit()),
             Notice::Unreachable if !fetching.is_unreachable => {
                 fetching.is_unreachable = true;
                 self.session.warn("no relay could be reached; trying again");
                 self.session.warn_of_seeds(self.client);
             }
+            Notice::NoCircuits => self.on_walled_in(fetching),
             _ => {}
         }
         self.show_waiting(fetching);
         Ok(())
+    }
+
+    /// The client tries other relays while there is time. Whoever follows may see no end of it.
+    fn on_walled_in(&self, fetching: &mut Fetching) {
+        if !core::mem::replace(&mut fetching.is_walled_in, true) && self.goes_on() {
+            self.session.warn(
+                "no circuit can be built: relays answer, but others may be down; trying again",
+            );
+        }
     }
 
     /// Shows that all there was has come, while the command keeps running.
@@ -292,7 +303,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// An inbox was fetched from as far as possible: warns of mailboxes that did not answer.
+    /// An inbox was fetched from as far as possible: warns of mailboxes that did not answer. Where none
+    /// did, the client asks again while there is time.
     fn on_caught_up(
         &self,
         fetching: &mut Fetching,
@@ -301,31 +313,33 @@ impl Receiver<'_> {
         mailboxes: usize,
     ) {
         fetching.is_unreachable = false;
-        let was_open = fetching.open.remove(&inbox);
-        let name = output::printable(&inbox);
-        if answered > 0 {
-            fetching.silent.remove(&inbox);
-        } else {
-            fetching.silent.insert(inbox);
-        }
-        if !was_open || self.goes_on() || answered == mailboxes {
+        if answered == 0 {
+            self.session.show("no mailbox answers; trying again");
+            if self.goes_on() {
+                fetching.open.remove(&inbox);
+            }
+            fetching.silent.insert(inbox.clone());
+            fetching.unanswered.insert(inbox);
             return;
         }
-        let mailboxes = output::count(mailboxes, "mailbox");
-        let answers = if answered == 0 {
-            "none".to_owned()
-        } else {
-            format!("only {answered}")
-        };
-        self.session.warn(&format!(
-            "{answers} of the {mailboxes} of \"{name}\" answered"
-        ));
-        fetching.unanswered_count += usize::from(answered == 0);
+        fetching.is_walled_in = false;
+        fetching.unanswered.remove(&inbox);
+        fetching.silent.remove(&inbox);
+        let was_open = fetching.open.remove(&inbox);
+        if was_open && !self.goes_on() && answered < mailboxes {
+            let (name, mailboxes) = (
+                output::printable(&inbox),
+                output::count(mailboxes, "mailbox"),
+            );
+            self.session.warn(&format!(
+                "only {answered} of the {mailboxes} of \"{name}\" answered"
+            ));
+        }
     }
 
-    fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
+    fn on_time_up(&self, fetching: &Fetching) -> Result<(), Failure> {
         match self.args.count {
-            _ if is_unreachable => Err(unreachable()),
+            _ if fetching.is_unreachable => Err(unreachable()),
             _ if self.view.is_missing() => Err(self
                 .view
                 .failure("messages wait with their holders for days")),
@@ -338,6 +352,8 @@ impl Receiver<'_> {
                 "wait longer with --timeout; the messages that came are marked as read",
             )),
             None if self.args.follow => Ok(()),
+            None if fetching.is_walled_in => Err(no_circuit()),
+            None if !fetching.unanswered.is_empty() => Err(unanswered(fetching.unanswered.len())),
             None => Err(Failure::failed(
                 "the mailboxes did not answer in time",
                 "wait longer with --timeout, or try again later: messages wait there for days",
@@ -468,25 +484,18 @@ fn unreachable() -> Failure {
 fn no_circuit() -> Failure {
     Failure::new(
         Exit::Deferred,
-        "no circuit could be built",
-        "relays answer, but no circuit through them was completed: others may be down; try again later: messages wait \
-         with their holders for days",
+        "no circuit could be built in time",
+        "relays answer, but no circuit through them was completed: others may be down; wait longer with --timeout, or \
+         try again later: messages wait with their holders for days",
     )
 }
 
-/// How a run ends that came to the end of what there was to fetch. Circuits may have been built
-/// though none is open any more, so nothing is said of them.
-fn outcome(unanswered_count: usize) -> Result<(), Failure> {
-    if unanswered_count == 0 {
-        return Ok(());
-    }
-    let inboxes = output::count(unanswered_count, "inbox");
-    let hint =
-        "try again in a minute: messages wait there for days, and lost mailboxes are replaced";
-    Err(Failure::failed(
-        format!("no mailbox of {inboxes} answered"),
-        hint,
-    ))
+/// Circuits may have been built though none is open any more, so nothing is said of them.
+fn unanswered(inboxes: usize) -> Failure {
+    Failure::failed(
+        format!("no mailbox of {} answered", output::count(inboxes, "inbox")),
+        "try again in a minute: messages wait there for days, and lost mailboxes are replaced",
+    )
 }
 
 /// How long fetching from these mailboxes may take.
@@ -510,8 +519,7 @@ mod tests {
 
     #[test]
     fn mailboxes_that_do_not_answer_are_not_taken_for_an_unreachable_network() {
-        assert!(outcome(0).is_ok());
-        let failure = outcome(2).unwrap_err();
+        let failure = unanswered(2);
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(failure.error, "no mailbox of 2 inboxes answered");
     }

@@ -419,7 +419,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
             format!("making a mailbox for \"{inbox}\"")
         }
         Notice::Unreachable => "no relay could be reached".to_owned(),
-        Notice::NoCircuits => "no circuit could be built".to_owned(),
+        Notice::NoCircuits => "no circuit can be built just now: trying other relays".to_owned(),
         Notice::Failed { .. }
         | Notice::Expired { .. }
         | Notice::Cancelled(_)

@@ -145,9 +145,9 @@ impl Host {
         }
         match told {
             // Everything is out of reach, so that nothing gets on.
-            Told::Notice(notice @ (Notice::Unreachable | Notice::NoCircuits)) => {
+            Told::Notice(Notice::Unreachable) => {
                 self.under_way.clear();
-                self.said.notices.push(encode(&Some(notice)));
+                self.said.notices.push(encode(&Some(Notice::Unreachable)));
             }
             // Of circuits there are many a second, and no guest acts on one.
             Told::Notice(Notice::HopBuilt { .. }) => {}

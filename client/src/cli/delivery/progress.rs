@@ -67,6 +67,8 @@ pub(in super::super) struct Progress {
     pub(in super::super) fate: Option<Fate>,
     /// When it expires, if that is known.
     pub(in super::super) expires_at: Option<WallTime>,
+    /// Why the last attempt failed, if one has since the last holder took it.
+    pub(in super::super) obstacle: Option<DeferReason>,
     /// Since when one holder has it, by this command's notices.
     pub(in super::super) kept_at: Option<Instant>,
 }
@@ -82,6 +84,7 @@ impl Progress {
     /// The same, and that is news.
     pub(in super::super) fn on_held(&mut self, holders: usize, wanted: usize) {
         self.set_held(holders, wanted);
+        self.obstacle = None;
         if self.is_held_enough() {
             self.fate = Some(Fate::Held);
         } else if self.fate == Some(Fate::Held) {
@@ -125,8 +128,9 @@ impl Progress {
     }
 
     pub(in super::super) fn fate(&self) -> Fate {
+        let obstacle = self.obstacle.map_or(Obstacle::Time, Obstacle::Deferred);
         self.fate
-            .unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
+            .unwrap_or_else(|| self.fate_by(Missing::Obstacle(obstacle)))
     }
 
     /// The same name in JSON and in text.

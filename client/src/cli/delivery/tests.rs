@@ -83,6 +83,14 @@ fn a_message_that_nobody_has_is_queued_and_one_that_some_have_is_kept() {
             vec![Notice::Unreachable],
             Fate::Queued(Obstacle::Unreachable),
         ),
+        (
+            vec![Notice::NoCircuits],
+            Fate::Queued(Obstacle::Deferred(DeferReason::NoCircuit)),
+        ),
+        (
+            vec![Notice::NoCircuits, held(1, 2)],
+            Fate::Kept(Missing::Obstacle(Obstacle::Time)),
+        ),
         (vec![deferred()], Fate::Queued(holders)),
         (
             vec![held(1, 2)],
@@ -139,9 +147,11 @@ fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
         assert_eq!(delivery.outcome().is_ok(), stage == Stage::Kept);
     }
     assert!(
-        is_waited_for(&after(0, &[soon])),
+        is_waited_for(&after(0, std::slice::from_ref(&soon))),
         "nobody has it, and there is time left"
     );
+    let tried = after(0, &[soon, Notice::NoCircuits]);
+    assert!(is_waited_for(&tried), "other relays are tried meanwhile");
     assert!(
         after(0, &[held(1, 2), scheduled(40)]).messages[&ID]
             .text()
