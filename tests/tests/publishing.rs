@@ -10,8 +10,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_client::core::{Command, Notice};
+use umbel_proto::directory::ring;
 use umbel_proto::ids::BlindedKey;
-use umbel_proto::network::AddressGroups;
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::{AddressGroups, Network};
 use umbel_proto::time::{Duration, Epoch, Instant};
 use umbel_tests::scenario::by_default;
 use umbel_tests::{ClientName, RelayName, World};
@@ -24,10 +26,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A world with default parameters but those that need days, or real addresses.
 fn default_world(seed: u64) -> World {
+    World::with_overlay(seed, default_overlay())
+        .relays(12)
+        .clients(1)
+}
+
+fn default_overlay() -> Network {
     let mut overlay = by_default();
     overlay.params.danger_address_groups = AddressGroups::Port;
     overlay.params.selectable_age = Duration::ZERO;
-    World::with_overlay(seed, overlay).relays(12).clients(1)
+    overlay
 }
 
 fn name(number: usize) -> String {
@@ -59,6 +67,14 @@ fn kept(world: &World) -> usize {
     let disks = world.all_relays().iter().map(|relay| &relay.disk);
     let found = disks.flat_map(|disk| disk.inbox_descriptors());
     found.filter(|it| outside(it).0 == now).count()
+}
+
+/// The keys of this epoch that a relay keeps a descriptor of.
+fn found(world: &World) -> BTreeSet<BlindedKey> {
+    let now = world.wall().epoch();
+    let disks = world.all_relays().iter().map(|relay| &relay.disk);
+    let all = disks.flat_map(|disk| disk.inbox_descriptors().map(outside));
+    all.filter(|it| it.0 == now).map(|it| it.2).collect()
 }
 
 /// All that directory relays together see of what is published.
@@ -113,19 +129,112 @@ fn after_weeks_away_each_command_of_seconds_has_one_more_inbox_found() {
     end(&mut world);
     world.skip(DAY * 22);
     world.run_for(HOUR);
-    let found = |world: &World| {
-        let now = world.wall().epoch();
-        let disks = world.all_relays().iter().map(|relay| &relay.disk);
-        let of_now = disks.flat_map(|disk| disk.inbox_descriptors().map(outside));
-        let keys = of_now.filter(|it| it.0 == now).map(|it| it.2);
-        keys.collect::<BTreeSet<_>>().len()
-    };
     for command in 1..=3 {
         world.restart_client(OWNER);
         world.run_for(Duration::from_secs(12));
         end(&mut world);
-        assert_eq!(found(&world), command, "{}", world.describe());
+        assert_eq!(found(&world).len(), command, "{}", world.describe());
     }
+}
+
+/// The owner is away for weeks, until so long before an epoch's end.
+fn away_until(world: &mut World, before_end: Duration) {
+    end(world);
+    world.skip(DAY * 15);
+    let ends_at = world.wall().epoch().next().starts_at();
+    let left = ends_at.since(world.wall());
+    world.skip(left.saturating_sub(before_end));
+    world.run_for(MINUTE);
+}
+
+/// Whether someone who has never written to this inbox can.
+fn takes_mail(world: &mut World, address: &InboxAddress) -> bool {
+    let stranger = world.add_client();
+    let sent = world.send(stranger, address, b"hello".to_vec());
+    world.run_until(MINUTE, |world| {
+        let is_it = |it: &Notice| matches!(it, Notice::Held { id, .. } if *id == sent);
+        world.has_notice(stranger, is_it)
+    })
+}
+
+#[test] // §9.4(3), §9.4(4)
+fn who_is_back_within_two_hours_of_an_epochs_end_is_found_now_and_after() {
+    for (seed, minutes, is_short) in [(720, 115, true), (721, 61, false), (722, 4, true)] {
+        let mut world = default_world(seed);
+        let address = world.create_inbox(OWNER, &name(0));
+        world.run_for(MINUTE);
+        away_until(&mut world, MINUTE * minutes);
+        world.restart_client(OWNER);
+        world.run_for(Duration::from_secs(12));
+        if is_short {
+            end(&mut world);
+        }
+        let epoch = world.wall().epoch();
+        assert!(takes_mail(&mut world, &address), "{}", world.describe());
+        // Readers turn to the epoch before for an hour, and not after it.
+        world.run_for(MINUTE * (minutes + 62));
+        assert!(world.wall().epoch() == epoch.next());
+        assert!(takes_mail(&mut world, &address), "{}", world.describe());
+    }
+}
+
+#[test] // §9.4(3)
+fn of_several_inboxes_back_before_an_epochs_end_one_goes_out_at_a_time() {
+    for seed in [730, 731] {
+        let mut world = default_world(seed);
+        (0..4).for_each(|number| create(&mut world, number));
+        world.run_for(MINUTE);
+        away_until(&mut world, MINUTE * 100);
+        let (now, mut keepers) = (world.wall().epoch(), Keepers::default());
+        keepers.look(&world);
+        keepers.forget();
+        world.restart_client(OWNER);
+        keepers.watch(&mut world, Duration::from_secs(20));
+        let epochs: Vec<Epoch> = keepers.came.iter().map(|it| it.1).collect();
+        assert_eq!(
+            BTreeSet::from([now, now.next()]),
+            epochs.iter().copied().collect()
+        );
+        assert_eq!(epochs.len(), 2, "one inbox: {:?}", keepers.came);
+        keepers.watch(&mut world, HOUR * 3);
+        let of_next = keepers.came.iter().filter(|it| it.1 == now.next());
+        assert!(of_next.count() >= 4, "{:?}", keepers.came);
+    }
+}
+
+#[test] // §9.4(3)
+fn an_inbox_that_no_position_takes_keeps_no_other_behind_it() {
+    let mut world = default_world(740).relays(18);
+    (0..3).for_each(|number| create(&mut world, number));
+    world.run_for(HOUR);
+    end(&mut world);
+    world.skip(DAY * 17);
+    world.run_for(HOUR);
+    world.restart_client(OWNER);
+    world.run_for(Duration::from_millis(900));
+    let (now, wall, overlay) = (world.wall().epoch(), world.wall(), default_overlay());
+    let core = world.client(OWNER).core().expect("it runs");
+    let keys = [0, 1, 2].map(|number| {
+        let address = core.inbox_address(&name(number)).expect("it is there");
+        address.blinded_key(&overlay.id, now)
+    });
+    let positions = ring::positions(core.view(), &overlay, wall, &keys[0], now);
+    let its: Vec<RelayName> = positions
+        .iter()
+        .filter_map(|it| world.relay_named(it))
+        .collect();
+    end(&mut world);
+    for relay in its {
+        world.relay(relay).disk.is_full = true;
+    }
+    for _ in 0..4 {
+        world.restart_client(OWNER);
+        world.run_for(Duration::from_secs(12));
+        end(&mut world);
+        world.skip(MINUTE * 10);
+    }
+    let found = found(&world);
+    assert_eq!(keys.map(|key| found.contains(&key)), [false, true, true]);
 }
 
 #[test] // §9.4(3)

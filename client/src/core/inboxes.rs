@@ -23,7 +23,7 @@ use umbel_proto::time::{Duration, Epoch, Instant};
 
 use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
-use super::publish::rest_mean;
+use super::publish::{Due, rest_mean};
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
@@ -195,24 +195,16 @@ impl Inboxes {
         let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
         let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;
         let is_resting = self.by_name.values().any(is_resting);
+        // Commands of seconds take one turn, and have to get it done.
+        let is_start = !self.had_turn;
+        let may_go = |due: &Due| !is_resting || due.ignores_rest(is_start);
         let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
-        let due = due.filter_map(|(name, inbox)| {
-            let (urgency, epoch) = inbox.due(cx)?;
-            Some((urgency, epoch, name, inbox))
-        });
-        let Some((urgency, epoch, name, inbox)) = due.min_by(|one, other| one.0.cmp(&other.0))
-        else {
+        let due = due.filter_map(|(name, inbox)| Some((inbox.due(cx, may_go)?, name, inbox)));
+        let Some((due, name, inbox)) = due.min_by_key(|it| it.0) else {
             return;
         };
-        // It rests for what the last run began, and goes on with that all the same. Nor does a descriptor
-        // wait that senders look for in vain. But only one of several goes out at a start.
-        let may_wait = !urgency.is_cut_short() && !urgency.is_missed();
-        if is_resting && (self.had_turn || may_wait) {
-            return;
-        }
-        // Commands of seconds take one turn, and have to get it done.
-        let is_first = !core::mem::replace(&mut self.had_turn, true);
-        inbox.begin(cx, epoch, is_first, rest_mean);
+        self.had_turn = true;
+        inbox.begin(cx, due.epoch, is_start || due.is_missed, rest_mean);
         let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
         self.acted = Some((name.clone(), rests_until));
     }

@@ -47,7 +47,8 @@ struct Publication {
     revision: u64,
     /// The descriptor has changed since it was published to most positions, or it never was.
     is_outdated: bool,
-    /// When it is published next, of its own accord.
+    /// When it is published next, of its own accord; while `begun`, since when it waits for a turn if
+    /// it is cut short.
     next_at: WallTime,
     /// The positions that have this revision, or had it when they were positions.
     posted: BTreeSet<RelayId>,
@@ -100,24 +101,23 @@ pub(super) enum Posted {
     Overtaken,
 }
 
-/// The order in which descriptors that are due are published: those that are half published, then
-/// those that senders look for in vain, then those that wait longest.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Urgency {
-    is_whole: bool,
-    is_there: bool,
-    next_at: WallTime,
+/// A descriptor that waits for its turn. Of those that may go, the one that waits for longest does:
+/// none keeps others behind it, even if its positions never take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    since: WallTime,
+    pub(super) epoch: Epoch,
+    /// An earlier run began to publish it.
+    is_cut_short: bool,
+    /// Senders look for it in vain, or soon will: it was never published.
+    pub(super) is_missed: bool,
 }
 
-impl Urgency {
-    /// An earlier run began to publish it.
-    pub(super) const fn is_cut_short(&self) -> bool {
-        !self.is_whole
-    }
-
-    /// Senders look for it in vain: it is the current epoch's, and was never published.
-    pub(super) const fn is_missed(&self) -> bool {
-        !self.is_there
+impl Due {
+    /// Whether it may go while the client rests for what it published before. What senders look for in
+    /// vain may, and at a start what the last run left half published.
+    pub(super) const fn ignores_rest(&self, is_start: bool) -> bool {
+        self.is_missed || (self.is_cut_short && is_start)
     }
 }
 
@@ -155,9 +155,11 @@ impl Publications {
         let every = cx.network.params.inbox_republish;
         for (&epoch, publication) in &mut self.by_epoch {
             publication.is_outdated = publication.revision != 0 || epoch == cx.wall.epoch();
-            publication.begun = None;
             let soon = cx.wall + exponential(every / PUBLISH_CHANGE_SHARE, cx.rng);
-            let next_at = publication.next_at.min(soon);
+            let next_at = match publication.begun.take() {
+                Some(_) => soon,
+                None => publication.next_at.min(soon),
+            };
             publication.next_at = next_at.min(latest_for(epoch).max(cx.wall));
         }
     }
@@ -199,9 +201,9 @@ impl Publications {
     }
 
     /// Begins to publish what can't wait: an outdated descriptor of an epoch that senders read now or
-    /// soon, one that does not exist yet, and everything of a new inbox, whose owner may leave after
-    /// one command. What an earlier run began waits for its turn, unless senders find nothing or
-    /// somebody waits (`is_urgent`). Whether there was any.
+    /// soon, and everything of a new inbox, whose owner may leave after one command. What an earlier
+    /// run began waits for its turn, unless senders find nothing or somebody waits (`is_urgent`).
+    /// Whether there was any.
     pub(super) fn begin_hasty(
         &mut self,
         cx: &mut Context<'_>,
@@ -220,9 +222,8 @@ impl Publications {
             let Some(publication) = self.by_epoch.get_mut(&epoch) else {
                 continue;
             };
-            let is_unborn = publication.revision == 0 && epoch != wall.epoch();
             let is_wanted = match publication.begun {
-                None => publication.is_outdated || is_unborn,
+                None => publication.is_outdated || (is_new && publication.revision == 0),
                 Some(begun) => begun == Pace::InTurn && is_urgent,
             };
             if is_wanted {
@@ -233,21 +234,26 @@ impl Publications {
         is_any
     }
 
-    /// The epoch whose descriptor is due first, if one is.
-    pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
+    /// The descriptor that waits for longest of those that may go, if there is one.
+    pub(super) fn due(&self, cx: &Context<'_>, may_go: impl Fn(&Due) -> bool) -> Option<Due> {
         let due = |epoch: Epoch| {
             let publication = self.by_epoch.get(&epoch)?;
-            let is_missing = epoch == cx.wall.epoch() && publication.revision == 0;
-            let urgency = Urgency {
-                is_whole: publication.begun.is_none(),
-                is_there: !is_missing,
-                next_at: publication.next_at,
+            let is_missed = publication.revision == 0 && is_read(epoch, cx.wall);
+            let due = Due {
+                since: if is_missed {
+                    epoch.starts_at()
+                } else {
+                    publication.next_at
+                },
+                epoch,
+                is_cut_short: publication.begun.is_some(),
+                is_missed,
             };
             publication
                 .is_due(cx.wall, &cx.network.params)
-                .then_some((urgency, epoch))
+                .then_some(due)
         };
-        epochs_at(cx.wall).filter_map(due).min()
+        epochs_at(cx.wall).filter_map(due).filter(may_go).min()
     }
 
     /// Begins to publish this epoch's descriptor, unless that is under way; in haste if the client may
@@ -361,7 +367,7 @@ impl Publications {
     /// wait for.
     pub(super) fn rests(&self, cx: &Context<'_>) -> bool {
         let mut all = self.by_epoch.values();
-        !all.any(Publication::is_under_way) && self.due(cx).is_none()
+        !all.any(Publication::is_under_way) && self.due(cx, |_| true).is_none()
     }
 
     /// How many of this epoch's positions have its revision, and how many there are.
@@ -476,12 +482,15 @@ impl Publication {
     }
 
     /// Takes the next revision, which is to be stored before it is posted; or goes on with one that
-    /// an earlier run took.
+    /// an earlier run took. Should this run be cut short, it comes before all else, but only once.
     fn begin(&mut self, cx: &mut Context<'_>, pace: Pace) {
         if self.begun.is_none() {
             self.revision = revision_after(self.revision, cx.rng);
             self.posted.clear();
             self.sealed = None;
+            self.next_at = WallTime(0);
+        } else {
+            self.next_at = cx.wall;
         }
         self.begun = Some(pace);
         for posting in self.postings.values_mut() {

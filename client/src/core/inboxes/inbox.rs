@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
-use super::super::publish::{Posted, Publications, Urgency};
+use super::super::publish::{Due, Posted, Publications};
 use super::super::requests::{Answer, Requests};
 use super::super::saving::Saving;
 use super::rival::Rival;
@@ -186,10 +186,12 @@ impl Inbox {
         self.tell_if_ready(cx, name);
     }
 
-    /// The descriptor that is due first of its own accord, if one is.
-    pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
+    /// The descriptor that waits for its turn for longest of those that may go, if there is one.
+    pub(super) fn due(&self, cx: &Context<'_>, may_go: impl Fn(&Due) -> bool) -> Option<Due> {
         let may_publish = self.saving == Saving::Saved && self.is_settled(cx);
-        may_publish.then(|| self.publications.due(cx)).flatten()
+        may_publish
+            .then(|| self.publications.due(cx, may_go))
+            .flatten()
     }
 
     /// Begins to publish this epoch's descriptor, since it is its turn.
