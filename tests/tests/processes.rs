@@ -144,6 +144,22 @@ fn commands_outlast_a_time_in_which_no_circuit_can_be_built() {
     );
 }
 
+#[test] // §6.4(1): four groups, and nothing is wrong with the connection
+fn a_network_of_three_relays_is_said_to_be_too_small() {
+    let fleet = Fleet::new(3);
+    let alice = fleet.profile("alice");
+    let made = alice.run(&["inbox", "create", "help", "--timeout", "5"]);
+    let received = alice.run(&["receive", "--timeout", "5"]);
+    for failed in [made, received] {
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(69), "{said}");
+        assert!(
+            said.contains("of 3 known") && !said.contains("connection"),
+            "{said}"
+        );
+    }
+}
+
 #[test] // §9.4
 fn an_inbox_that_was_made_without_a_network_is_found_after_one_receive() {
     let mut fleet = Fleet::new(8);

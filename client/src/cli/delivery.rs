@@ -147,7 +147,7 @@ impl Delivery {
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
                 Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
                 Err(_elapsed) if until >= ends_at => {
-                    self.on_time_up();
+                    self.on_time_up(client.status().await?.relays);
                     return Ok(());
                 }
                 Err(_elapsed) => self.lose_patience(),
@@ -156,11 +156,12 @@ impl Delivery {
         Ok(())
     }
 
-    fn on_time_up(&mut self) {
+    /// Time is up, and so many relays are known.
+    fn on_time_up(&mut self, relays: usize) {
         match self.view.clock_off_by() {
             _ if self.view.is_disputed() => self.settle_open(Obstacle::Disputed),
             Some(seconds) => self.settle_open(Obstacle::Clock { seconds }),
-            None if self.view.is_missing() => self.settle_open(Obstacle::View),
+            None if self.view.is_missing() => self.settle_open(Obstacle::View { relays }),
             None => {}
         }
     }

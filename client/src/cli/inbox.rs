@@ -143,7 +143,14 @@ async fn create(
     session.show("making the inbox");
     let address = client.create_inbox(name).await?;
     client.flush().await?;
-    let ready = until_ready(session, &mut notices, name, Instant::now() + timeout).await;
+    let ready = until_ready(
+        session,
+        client,
+        &mut notices,
+        name,
+        Instant::now() + timeout,
+    )
+    .await;
     let (mailboxes, positions) = *ready.as_ref().unwrap_or(&(0, 0));
     if session.is_json() {
         let state = if ready.is_ok() { "ready" } else { "pending" };
@@ -175,6 +182,7 @@ async fn create(
 /// How many mailboxes and positions the inbox has.
 async fn until_ready(
     session: &Session,
+    client: &Client,
     notices: &mut Notices,
     inbox: &str,
     ends_at: Instant,
@@ -186,7 +194,10 @@ async fn until_ready(
             Ok(Ok(notice)) => notice,
             Ok(Err(NoticeGap::Missed(_))) => continue,
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-            Err(_elapsed) if view.is_missing() => return Err(view.failure(HINT)),
+            Err(_elapsed) if view.is_missing() => {
+                let relays = client.status().await?.relays;
+                return Err(view.failure(relays, HINT));
+            }
             Err(_elapsed) => {
                 let error = if is_walled_in {
                     "no circuit could be built in time, so the inbox is not published: nobody can find it or write to it"

@@ -137,7 +137,10 @@ impl Receiver<'_> {
                 Some(Ok(notice)) => self.on_notice(&mut fetching, notice).await?,
                 Some(Err(NoticeGap::Missed(_))) => self.print_unread().await?,
                 Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                None => return self.on_time_up(&fetching),
+                None => {
+                    let relays = self.client.status().await?.relays;
+                    return self.on_time_up(&fetching, relays);
+                }
             }
         }
         self.print_unread().await?;
@@ -337,12 +340,13 @@ impl Receiver<'_> {
         }
     }
 
-    fn on_time_up(&self, fetching: &Fetching) -> Result<(), Failure> {
+    /// Time is up, and so many relays are known.
+    fn on_time_up(&self, fetching: &Fetching, relays: usize) -> Result<(), Failure> {
         match self.args.count {
             _ if fetching.is_unreachable => Err(unreachable()),
             _ if self.view.is_missing() => Err(self
                 .view
-                .failure("messages wait with their holders for days")),
+                .failure(relays, "messages wait with their holders for days")),
             Some(count) => Err(Failure::failed(
                 format!(
                     "{} of {} came in time",

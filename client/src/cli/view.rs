@@ -95,8 +95,8 @@ impl ViewWait {
             .map(|(seconds, _)| seconds)
     }
 
-    /// There was none in time.
-    pub(super) fn failure(&self, what_is_safe: &str) -> Failure {
+    /// There was none in time, or not more than so many relays are known.
+    pub(super) fn failure(&self, relays: usize, what_is_safe: &str) -> Failure {
         match self.clock_off_by() {
             _ if self.is_disputed() => Failure::new(
                 Exit::Disputed,
@@ -107,6 +107,11 @@ impl ViewWait {
                 Exit::Deferred,
                 clock_text(seconds),
                 format!("{CLOCK_HINT}; {what_is_safe}"),
+            ),
+            None if relays > 0 => Failure::new(
+                Exit::Unreachable,
+                few_text(relays),
+                format!("{FEW_HINT}; {what_is_safe}"),
             ),
             None => Failure::no_view(what_is_safe),
         }
@@ -119,6 +124,18 @@ pub(super) const DISPUTED_TEXT: &str =
 /// The hint for it.
 pub(super) const DISPUTED_HINT: &str = "a seed may lie to you, or was cut off: ask others which seeds they use, name one that you trust \
      with `umbel seed add ID@HOST:PORT`, and try again; `umbel view accept` uses what the seeds say anyway";
+
+/// Why no circuit is begun, though so many relays are known.
+pub(super) fn few_text(relays: usize) -> String {
+    format!(
+        "too few relays can be used, of {relays} known: a circuit takes four that others vouch for and have known for long \
+         enough, in different address groups"
+    )
+}
+
+/// The hint for it.
+pub(super) const FEW_HINT: &str = "a network of so few relays carries no mail before others join; if it has more, wait longer with \
+     --timeout, or name a relay that knows them with `umbel seed add ID@HOST:PORT`";
 
 /// The hint for a wrong clock.
 pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone right, and try again";
@@ -150,6 +167,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn where_a_list_has_too_few_relays_nobody_is_told_to_check_the_connection() {
+        let mut view = ViewWait::default();
+        view.take(&Notice::WaitingForView { last_known: 0 });
+        let failure = view.failure(3, "all is safe");
+        assert!(failure.error.contains("of 3 known"));
+        assert!(!failure.hint.contains("connection") && failure.hint.contains("all is safe"));
+        assert!(view.failure(0, "all is safe").hint.contains("connection"));
+    }
+
     #[test] // §8.3(9c)
     fn a_view_that_seeds_disagree_about_is_not_waited_for_long() {
         let late = Instant::now() + Duration::from_secs(3600);
@@ -157,7 +184,7 @@ mod tests {
         view.take(&Notice::WaitingForView { last_known: 0 });
         view.take(&Notice::Warning(Warning::SeedsDisagree));
         assert!(view.ends_at(late) < late);
-        let failure = view.failure("all is safe");
+        let failure = view.failure(0, "all is safe");
         assert_eq!(failure.exit, Exit::Disputed);
         assert!(failure.hint.contains("umbel view accept") && failure.hint.contains("all is safe"));
         view.take(&Notice::Ready { relays: 8 });
@@ -171,10 +198,10 @@ mod tests {
         let mut view = ViewWait::default();
         view.take(&Notice::WaitingForView { last_known: 3 });
         assert_eq!(view.ends_at(late), late);
-        assert_eq!(view.failure("all is safe").exit, Exit::Unreachable);
+        assert_eq!(view.failure(0, "all is safe").exit, Exit::Unreachable);
         view.take(&Notice::Warning(Warning::Clock { seconds: 7200 }));
         assert!(view.ends_at(late) < late);
-        let failure = view.failure("all is safe");
+        let failure = view.failure(0, "all is safe");
         assert!(
             failure.error.contains("clock") && failure.error.contains("2 hours"),
             "{}",

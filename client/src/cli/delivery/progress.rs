@@ -46,8 +46,11 @@ pub(in super::super) enum Obstacle {
     Time,
     /// No relay could be reached.
     Unreachable,
-    /// Time was up before there was a list of relays.
-    View,
+    /// Time was up before there was a list of enough relays.
+    View {
+        /// How many are known.
+        relays: usize,
+    },
     /// Relays answered, but none of their descriptors is in date by this clock.
     Clock {
         /// By how many seconds it is wrong.

@@ -174,11 +174,11 @@ fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
 fn a_list_of_relays_that_never_came_is_why_nothing_was_sent() {
     let waiting = Notice::WaitingForView { last_known: 0 };
     for (notices, expected) in [
-        (vec![waiting.clone()], Obstacle::View),
+        (vec![waiting.clone()], Obstacle::View { relays: 3 }),
         (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time),
     ] {
         let mut delivery = after(0, &notices);
-        delivery.on_time_up();
+        delivery.on_time_up(3);
         assert_eq!(delivery.messages[&ID].fate(), Fate::Queued(expected));
     }
 }

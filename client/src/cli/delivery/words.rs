@@ -7,7 +7,9 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
 
 use super::super::failure::{Exit, Failure};
-use super::super::view::{CLOCK_HINT, DISPUTED_HINT, DISPUTED_TEXT, clock_text};
+use super::super::view::{
+    CLOCK_HINT, DISPUTED_HINT, DISPUTED_TEXT, FEW_HINT, clock_text, few_text,
+};
 use super::super::{output, times};
 use super::progress::Obstacle;
 
@@ -64,7 +66,8 @@ pub(super) fn planned_text(holders: &str, wait: Duration) -> String {
 pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
-        Obstacle::View | Obstacle::Clock { .. } => "no list of relays has come yet",
+        Obstacle::View { relays: 1.. } => "too few relays are known yet",
+        Obstacle::View { .. } | Obstacle::Clock { .. } => "no list of relays has come yet",
         Obstacle::Disputed => DISPUTED_TEXT,
         Obstacle::Unreachable => "no relay can be reached just now",
         Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit can be built just now",
@@ -75,7 +78,7 @@ pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
 
 pub(super) fn exit(obstacle: Obstacle) -> Exit {
     match obstacle {
-        Obstacle::Unreachable | Obstacle::View => Exit::Unreachable,
+        Obstacle::Unreachable | Obstacle::View { .. } => Exit::Unreachable,
         Obstacle::Disputed => Exit::Disputed,
         Obstacle::Time | Obstacle::Clock { .. } | Obstacle::Deferred(_) => Exit::Deferred,
     }
@@ -85,7 +88,8 @@ pub(super) fn text(obstacle: Obstacle) -> Cow<'static, str> {
     let text = match obstacle {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
-        Obstacle::View => "no list of relays came in time",
+        Obstacle::View { relays: 0 } => "no list of relays came in time",
+        Obstacle::View { relays } => return few_text(relays).into(),
         Obstacle::Disputed => DISPUTED_TEXT,
         Obstacle::Clock { seconds } => return clock_text(seconds).into(),
         Obstacle::Deferred(reason) => return why(reason),
@@ -115,7 +119,8 @@ pub(in super::super) fn why(reason: DeferReason) -> Cow<'static, str> {
 
 pub(super) fn hint(obstacle: Obstacle) -> &'static str {
     match obstacle {
-        Obstacle::Unreachable | Obstacle::View => {
+        Obstacle::View { relays: 1.. } => FEW_HINT,
+        Obstacle::Unreachable | Obstacle::View { .. } => {
             "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
              ID@HOST:PORT`; the next send or receive tries again"
         }
