@@ -7,7 +7,7 @@ use umbel_proto::directory::Unverified;
 use umbel_proto::directory::receipts::ReceiptRefusal;
 use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::{Duration, Moment, WallTime};
 use umbel_relay::control::Control;
 use umbel_relay::control::io::News;
 use umbel_tests::scenario::{self, ALICE, BOB, strangers};
@@ -385,4 +385,22 @@ fn relays_that_close_their_ports_frame_no_issuer_that_others_need() {
     assert!(all.iter().map(|it| it.found).sum::<usize>() > 100);
     assert!(all.iter().any(|it| it.missed > 0));
     assert!(all.iter().all(|it| it.barred_until.is_none()));
+}
+
+// §8.2(4): its descriptor lives for two days more.
+#[test]
+fn a_seed_that_can_not_be_dialled_is_missed_at_once() {
+    let mut world = twelve(31);
+    world.crash_relay(RelayName(1));
+    world.run_for(Duration::from_secs(300));
+    let missing = |has_failed: bool| {
+        let (now, wall) = (world.now(), world.wall());
+        let control = relay(&world, RelayName(7)).control();
+        let standing = control.map(|it| it.standing(Moment { now, wall }, |_| has_failed));
+        let missing = standing.into_iter().flat_map(|it| it.missing_seeds);
+        missing.map(|it| it.id).collect::<Vec<_>>()
+    };
+    let gone = relay(&world, RelayName(1)).id;
+    assert_eq!(missing(false), [], "nobody has tried");
+    assert!(missing(true).contains(&gone));
 }

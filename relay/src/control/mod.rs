@@ -229,9 +229,10 @@ impl Control {
         }
     }
 
-    /// How this relay stands with others.
-    pub fn standing(&self, moment: Moment) -> Standing {
-        standing::own(&self.shared, &self.own, self.stats(), moment)
+    /// How this relay stands with others. `has_failed`: whether the last dial to a relay failed, as far
+    /// as the shell remembers.
+    pub fn standing(&self, moment: Moment, has_failed: impl Fn(&RelayId) -> bool) -> Standing {
+        standing::own(&self.shared, &self.own, self.stats(), moment, has_failed)
     }
 
     /// How another relay stands with this one.

@@ -31,7 +31,7 @@ pub struct Standing {
     pub listed: Option<Listed>,
     /// What keeps others from drawing it; `None` if nothing does.
     pub obstacle: Option<Obstacle>,
-    /// Seeds of the network file that vouch for others, and are out of reach.
+    /// Seeds of the network file that vouch for others while the network is young, and are out of reach.
     pub missing_seeds: Vec<Peer>,
     /// How many other relays it knows.
     pub others: usize,
@@ -145,8 +145,14 @@ pub enum Place {
     },
 }
 
-/// How this relay stands with others.
-pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Moment) -> Standing {
+/// How this relay stands with others. `has_failed`: the last dial to this one has.
+pub(super) fn own(
+    shared: &Shared,
+    own: &Own,
+    stats: ControlStats,
+    moment: Moment,
+    has_failed: impl Fn(&RelayId) -> bool,
+) -> Standing {
     let (network, wall) = (&shared.config.network, moment.wall);
     let view = shared.book.view();
     let others = || view.iter().filter(|it| it.relay != shared.relay);
@@ -175,7 +181,7 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
         is_seed,
         listed: own.listed(),
         obstacle,
-        missing_seeds: missing_seeds(shared, wall),
+        missing_seeds: missing_seeds(shared, wall, has_failed),
         others: others_count,
         relay_link_count: shared.links.with_relays().count(),
         clock_ahead,
@@ -183,13 +189,19 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
     }
 }
 
-/// The seeds that vouch while the network is young, and of which no descriptor is alive.
-fn missing_seeds(shared: &Shared, wall: WallTime) -> Vec<Peer> {
+/// The seeds that vouch while the network is young, that are not linked to this relay, and of which
+/// no descriptor is alive, or the last dial failed.
+fn missing_seeds(
+    shared: &Shared,
+    wall: WallTime,
+    has_failed: impl Fn(&RelayId) -> bool,
+) -> Vec<Peer> {
     let (network, view) = (&shared.config.network, shared.book.view());
     let is_missing = |seed: &&Peer| {
         seed.id != shared.relay
             && view.seed_vouches(network, &seed.id, wall)
-            && view.get(&seed.id).is_none()
+            && shared.links.relays().all(|relay| *relay != seed.id)
+            && (view.get(&seed.id).is_none() || has_failed(&seed.id))
     };
     network.seeds.iter().filter(is_missing).cloned().collect()
 }

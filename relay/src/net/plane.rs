@@ -254,7 +254,11 @@ impl ControlPlane {
                 self.control.handle_tuning(*tuning);
             }
             Ask::Standing(reply) => {
-                let _ = reply.send(self.control.standing(self.shared.clock.moment()));
+                let dial_to = |relay: &RelayId| self.last_dials.of(relay);
+                let has_failed =
+                    |relay: &RelayId| dial_to(relay).is_some_and(|it| it.outcome.is_err());
+                let moment = self.shared.clock.moment();
+                let _ = reply.send(self.control.standing(moment, has_failed));
             }
             Ask::StandingOf(relay, reply) => {
                 let standing = self.control.standing_of(&relay, Clock::wall());
