@@ -117,6 +117,9 @@ pub const L2_FAILURES_MAX: u32 = 8;
 /// Relays that may be pinned at a place behind the guard for each that is wanted, while those pinned
 /// can't be used (§6.4(15), §6.4(18)).
 pub const PINNED_SPARE_FACTOR: usize = 2;
+/// While fewer than half of the pinned relays are in the view, others are pinned after so long
+/// (§6.4(2)).
+pub const PINNED_WAIT: Duration = Duration::from_secs(3600);
 /// Relays that are pinned in the middle's place with full vanguards (§6.4(18)).
 pub const L3_COUNT: usize = 8;
 /// The least time for which an L3 is pinned (§6.4(18)).

@@ -164,6 +164,7 @@ impl<'a> Context<'a> {
             wall: self.wall,
             confirmed: self.confirmed,
             is_clock_sure: self.is_clock_sure,
+            is_view_current: self.is_view_current,
         }
     }
 

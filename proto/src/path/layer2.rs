@@ -2,7 +2,7 @@
 //!
 //! No guard can have one replaced before its time: that takes the word of two. One that refuses too
 //! many middles itself is set aside for the rest of its life, and stays here so that it is not drawn
-//! again meanwhile (§6.4(16)).
+//! again meanwhile (§6.4(16)). One that leaves the view is used again when it comes back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -71,8 +71,8 @@ impl Layer2 {
         is_due
     }
 
-    /// Drops those whose time is over, that are gone from the view, or that failed too often, and
-    /// pins others, apart from the primary guards if that can be.
+    /// Drops those whose time is over, or that failed too often, and pins others, apart from the primary
+    /// guards if that can be.
     pub(super) fn refresh(
         &mut self,
         known: Known<'_>,
@@ -90,7 +90,7 @@ impl Layer2 {
         let pins = &self.pins;
         self.refused
             .retain(|relay, _| pins.relays().any(|pinned| pinned == *relay));
-        while self.pins.lacks(terms)
+        while self.pins.lacks(known, terms)
             && self
                 .pins
                 .pin(known, terms, &[primary], shunned, rng)
@@ -135,7 +135,7 @@ impl Layer2 {
         {
             return Some(relay);
         }
-        if self.pins.has_room(terms)
+        if self.pins.has_room(known, terms)
             && let Some(added) = self.pins.pin(known, terms, &[&[guard]], shunned, rng)
         {
             return Some(added).filter(fits).or_else(|| pick(&fitting, rng));
@@ -203,6 +203,8 @@ mod tests {
     use super::super::avoided::Avoided;
     use super::super::testing::{DAY, NOW, When, id, shunned};
     use super::*;
+    use crate::limits::PINNED_WAIT;
+    use crate::time::Duration;
 
     /// These relays, pinned for ten days.
     fn pinned(numbers: core::ops::Range<u8>) -> Layer2 {
@@ -283,6 +285,90 @@ mod tests {
         assert_eq!(told.sum::<usize>(), 2);
         let week_later = When::at(NOW + DAY * 7);
         assert_eq!(refuse(&mut layer2, &week_later, 3, 0, 1), 1);
+    }
+
+    /// The L2 of 2000 circuits, after this time in which these relays were in view.
+    fn used_after(layer2: &mut Layer2, waited: Duration, relays: &[u8]) -> BTreeSet<u8> {
+        let avoided = Avoided::default();
+        let used: BTreeSet<RelayId> = When::at(NOW).act_knowing(relays, |known, rng| {
+            for now in [known.now, known.now + waited] {
+                let known = Known { now, ..known };
+                layer2.refresh(known, &[id(99)], shunned(&avoided), rng);
+            }
+            let draw = |_| layer2.choose(known, id(99), false, shunned(&avoided), rng);
+            (0..2000).filter_map(draw).collect()
+        });
+        (0..100).filter(|it| used.contains(&id(*it))).collect()
+    }
+
+    /// All relays but these.
+    fn view_without(gone: &[u8]) -> Vec<u8> {
+        (0..100).filter(|it| !gone.contains(it)).collect()
+    }
+
+    #[test] // §6.4(2)
+    fn an_l2_that_leaves_the_view_keeps_its_place_and_is_used_again() {
+        let mut layer2 = pinned(0..4);
+        let mut used = |gone: &[u8], waited| used_after(&mut layer2, waited, &view_without(gone));
+        let all = BTreeSet::from([0, 1, 2, 3]);
+        assert_eq!(
+            used(&[1, 2], DAY),
+            BTreeSet::from([0, 3]),
+            "half are enough"
+        );
+        assert_eq!(used(&[], DAY), all);
+        let short = Duration::from_secs(3599);
+        assert_eq!(
+            used(&[0, 1, 2], short),
+            BTreeSet::from([3]),
+            "for an hour one is"
+        );
+        assert_eq!(used(&[], short), all);
+        assert_eq!(
+            used(&[0, 1, 2], PINNED_WAIT).len(),
+            2,
+            "another for the third"
+        );
+        assert_eq!(used(&[], DAY).len(), 5, "none leaves before its time");
+    }
+
+    #[test] // §6.4(2)
+    fn while_a_view_is_filled_anew_no_other_l2_is_drawn() {
+        let (mut layer2, avoided) = (pinned(0..4), Avoided::default());
+        let mut chosen = |is_view_current, waited| {
+            let known_by = When::at(NOW);
+            known_by.act_knowing(&[7, 8, 9, 99], |known, rng| {
+                let now = known.now + waited;
+                let known = Known {
+                    now,
+                    is_view_current,
+                    ..known
+                };
+                layer2.refresh(known, &[id(99)], shunned(&avoided), rng);
+                layer2.choose(known, id(99), false, shunned(&avoided), rng)
+            })
+        };
+        assert_eq!(chosen(false, Duration::ZERO), None);
+        assert_eq!(
+            chosen(false, PINNED_WAIT * 2),
+            None,
+            "however long it takes"
+        );
+        assert!(chosen(true, Duration::ZERO).is_some());
+    }
+
+    #[test] // §6.4(2)
+    fn who_hides_all_l2_again_and_again_has_few_others_drawn() {
+        let mut layer2 = pinned(0..4);
+        let mut gone = Vec::new();
+        let mut drawn = Vec::new();
+        for _ in 0..6 {
+            let in_use = used_after(&mut layer2, DAY, &view_without(&gone));
+            assert!(!in_use.is_empty());
+            gone.extend(in_use);
+            drawn.push(layer2.pinned().len() - 4);
+        }
+        assert_eq!(drawn, [0, 2, 4, 5, 6, 7], "two, two, then one each time");
     }
 
     #[test] // §6.4(16)

@@ -63,8 +63,8 @@ impl Layer3 {
         core::mem::take(&mut self.pins.is_changed)
     }
 
-    /// Drops those whose time is over, that are gone from the view, or that failed too often by the
-    /// word of two L2; while it is on, pins others, apart from those `before` them if that can be.
+    /// Drops those whose time is over, or that failed too often by the word of two L2; while it is on,
+    /// pins others, apart from those `before` them if that can be.
     pub(super) fn refresh(
         &mut self,
         known: Known<'_>,
@@ -76,7 +76,7 @@ impl Layer3 {
         let has_failed = |relay| avoided.has_failed_by_two(relay, Role::Layer2, L2_FAILURES_MAX);
         self.pins.drop_old(known, TERMS, has_failed);
         while self.is_on
-            && self.pins.lacks(TERMS)
+            && self.pins.lacks(known, TERMS)
             && self
                 .pins
                 .pin(known, TERMS, &[before], shunned, rng)
@@ -106,7 +106,7 @@ impl Layer3 {
         if let Some(relay) = pick(&usable, rng) {
             return Some(relay);
         }
-        if self.pins.has_room(TERMS)
+        if self.pins.has_room(known, TERMS)
             && let apart_from = [before, path.as_slice()]
             && let Some(added) = self.pins.pin(known, TERMS, &apart_from, shunned, rng)
             && fits(&added)

@@ -62,6 +62,9 @@ pub struct Known<'a> {
     pub confirmed: WallTime,
     /// Whether the calendar is confirmed as it is.
     pub is_clock_sure: bool,
+    /// Whether a source has listed its relays since the client began, or woke: before, whoever is not in
+    /// the view may only not be in it yet.
+    pub is_view_current: bool,
 }
 
 /// What the user is told of the relays that were kept for long.

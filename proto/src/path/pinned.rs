@@ -11,8 +11,8 @@ use super::tally::Tally;
 use crate::chance::between;
 use crate::directory::choice::Exclude;
 use crate::ids::RelayId;
-use crate::limits::PINNED_SPARE_FACTOR;
-use crate::time::{Duration, WallTime};
+use crate::limits::{PINNED_SPARE_FACTOR, PINNED_WAIT};
+use crate::time::{Duration, Instant, WallTime};
 
 /// How many relays are pinned at a place, and for how long each.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,8 @@ pub(super) struct Pins {
     pub(super) pinned: Vec<Pinned>,
     /// They have to be stored again.
     pub(super) is_changed: bool,
+    /// Since when too few of them are in the view.
+    few_since: Option<Instant>,
 }
 
 impl Pins {
@@ -67,6 +69,7 @@ impl Pins {
         Self {
             pinned,
             is_changed: false,
+            few_since: None,
         }
     }
 
@@ -84,17 +87,38 @@ impl Pins {
         self.pinned.iter_mut().find(|pinned| pinned.relay == relay)
     }
 
-    /// Whether fewer can be used than are wanted.
-    pub(super) fn lacks(&self, terms: Terms) -> bool {
-        self.usable().count() < terms.count
+    /// Those that can be used now.
+    fn listed(&self, known: Known<'_>) -> impl Iterator<Item = RelayId> {
+        // By a clock that is wrong relays leave the view that are there.
+        let is_listed = move |it: &RelayId| known.view.get(it).is_some() || !known.is_clock_sure;
+        self.usable().filter(is_listed)
     }
 
-    /// Whether one more may be pinned where none can be used.
-    pub(super) fn has_room(&self, terms: Terms) -> bool {
-        self.usable().count() < terms.count * PINNED_SPARE_FACTOR
+    /// Whether another is to be pinned: fewer are kept than are wanted; or less than half of so many
+    /// were in the view for long.
+    pub(super) fn lacks(&mut self, known: Known<'_>, terms: Terms) -> bool {
+        let is_few = self.listed(known).count() < terms.count.div_ceil(2);
+        if is_few && known.is_view_current {
+            self.few_since.get_or_insert(known.now);
+        } else {
+            self.few_since = None;
+        }
+        let have_waited = self
+            .few_since
+            .is_some_and(|at| at + PINNED_WAIT <= known.now);
+        self.usable().count() < terms.count || (have_waited && self.has_room(known, terms))
     }
 
-    /// Drops those whose time is over, that are gone from the view, or that failed too often.
+    /// Whether one more may be pinned where none, or few, can be used. While a view is filled anew,
+    /// after a long sleep, they are not in it at first.
+    pub(super) fn has_room(&self, known: Known<'_>, terms: Terms) -> bool {
+        known.is_view_current
+            && (self.usable().count() < terms.count * PINNED_SPARE_FACTOR
+                || self.listed(known).next().is_none())
+    }
+
+    /// Drops those whose time is over, or that failed too often. One that is gone from the view stays:
+    /// else whoever keeps its renewals from this client would have it draw another (§6.4(2)).
     pub(super) fn drop_old(
         &mut self,
         known: Known<'_>,
@@ -102,12 +126,8 @@ impl Pins {
         has_failed: impl Fn(RelayId) -> bool,
     ) {
         let before = self.pinned.len();
-        // By a clock that is wrong relays leave the view that are there.
-        self.pinned.retain(|pinned| {
-            pinned.expires_at > known.confirmed
-                && (known.view.get(&pinned.relay).is_some() || !known.is_clock_sure)
-                && !has_failed(pinned.relay)
-        });
+        self.pinned
+            .retain(|pinned| pinned.expires_at > known.confirmed && !has_failed(pinned.relay));
         self.is_changed |= self.pinned.len() != before;
         if !known.is_clock_sure {
             return;

@@ -76,6 +76,7 @@ impl When {
             wall: self.wall,
             confirmed: self.confirmed,
             is_clock_sure: self.wall == self.confirmed,
+            is_view_current: true,
         };
         act(known, &mut ChaCha20Rng::seed_from_u64(7))
     }

@@ -45,6 +45,7 @@ impl KnownRelays {
             wall,
             confirmed: wall,
             is_clock_sure: true,
+            is_view_current: true,
         }
     }
 }
