@@ -12,20 +12,45 @@
 
 mod fleet;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use fleet::{Fleet, PATIENCE, Profile, Relay, Shift, answer};
 use serde_json::Value;
+use umbel_client::BareStore;
+use umbel_proto::ids::RelayId;
+use umbel_proto::path::Paths;
+use umbel_proto::time::WallTime;
+use umbel_relay::store::Store;
 
 const PARAMS: &str = "danger_allow_private_addresses = true\n";
-/// Relays are drawn soon after they are known.
-const SHORTENED: [[&str; 2]; 1] = [["selectable_age = \"1d\"", "selectable_age = \"10s\""]];
+/// Relays are drawn soon after they are known, and have peers soon.
+const SHORTENED: [[&str; 2]; 2] = [
+    ["selectable_age = \"1d\"", "selectable_age = \"10s\""],
+    ["sync_interval = \"10min\"", "sync_interval = \"10s\""],
+];
 
 /// What a relay says of itself, and of another, that a restart must not change.
 fn facts(relay: &Relay, other: &str) -> [Value; 2] {
     let (status, why) = (relay.asked(&["status"]), relay.asked(&["why", other]));
     let of = |it: &Value, key: &str| it[key].clone();
     [of(&status["selectable"], "since"), of(&why, "first_seen")]
+}
+
+/// The relays to which this one, that does not run, links first at its next start (§8.3(9)).
+fn anchors(relay: &Relay) -> BTreeSet<RelayId> {
+    let opened = Store::open(&relay.dir.join("relay.db"), Box::new(|_| {}));
+    let (_store, restored) = opened.expect("a relay's store");
+    restored.anchors.into_iter().collect()
+}
+
+/// The L2 that this profile keeps, which nobody is told of (§6.4(2)).
+fn layer2(profile: &Profile) -> BTreeSet<RelayId> {
+    let store = umbel_client::Profile::load(&profile.dir).expect("a profile");
+    let store = BareStore::open(store).expect("its store");
+    let paths = store.restore(WallTime(0)).expect("its state").paths;
+    let paths = Paths::restore(&paths.expect("paths"), None).expect("paths of this version");
+    paths.layer2.relays().collect()
 }
 
 /// The relay that sees where this profile's user is, once it answers and is as wanted.
@@ -78,6 +103,11 @@ fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     let guards = [&alice, &bob].map(|profile| guard(profile, |_| true));
     let before = all_facts(&fleet);
     fleet.relays.iter_mut().for_each(Relay::kill);
+    let all_anchors = |fleet: &Fleet| -> Vec<_> { fleet.relays.iter().map(anchors).collect() };
+    let (anchors_before, l2_before) = (all_anchors(&fleet), [&alice, &bob].map(layer2));
+    let have_anchors = anchors_before.iter().filter(|it| !it.is_empty()).count();
+    assert!(have_anchors > 6, "{anchors_before:?}");
+    assert!(l2_before.iter().all(|it| it.len() > 1), "{l2_before:?}");
     fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
     assert_eq!(all_facts(&fleet), before);
     for relay in &fleet.relays {
@@ -90,4 +120,12 @@ fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     for (profile, before) in [&alice, &bob].into_iter().zip(&guards) {
         guard(profile, |guard| guard == before);
     }
+    fleet.relays.iter_mut().for_each(Relay::kill);
+    assert_eq!([&alice, &bob].map(layer2), l2_before);
+    let anchors = all_anchors(&fleet);
+    let mut both = anchors_before.iter().zip(&anchors);
+    assert!(
+        both.all(|(before, now)| before.is_subset(now)),
+        "{anchors_before:?} and {anchors:?}"
+    );
 }

@@ -54,7 +54,8 @@ pub(crate) struct Relay {
     pub(crate) shift: Shift,
     /// How others name it.
     pub(crate) peer: String,
-    dir: PathBuf,
+    /// Its data directory.
+    pub(crate) dir: PathBuf,
     seed: Option<String>,
 }
 
