@@ -324,7 +324,7 @@ pub const SYNC_ITEMS_MAX: usize = SYNC_FRAME_MAX / SYNC_ITEM_LEN;
 pub const SYNC_ROUNDS_MAX: usize = 8192;
 /// A peer of a relay that so many turns in a row brought no answer is replaced (§8.3(9)).
 pub const SYNC_PEER_FAILURES_MAX: u32 = 2;
-/// And after so many in a row that it answers with `Busy` (§8.3(9)).
+/// And after so many that it answered with `Busy` since it last answered to the end (§8.3(9)).
 pub const SYNC_PEER_BUSY_MAX: u32 = 16;
 /// How often a relay reconciles with a relay that it has no link to (§8.3(9)).
 pub const FEELER_INTERVAL: Duration = Duration::from_secs(120);

@@ -269,8 +269,8 @@ fn said_of_spreading() -> Vec<Said> {
         ("8.3", "at most {} s between tries", secs(ALONE_INTERVAL)),
         (
             "8.3",
-            "for up to {} turns in a row, since",
-            (SYNC_PEER_BUSY_MAX - 1).text(),
+            "was so {} times since it last answered",
+            SYNC_PEER_BUSY_MAX.text(),
         ),
         ("8.3", "are at least {} min apart", mins(SYNC_FAR_PAUSE)),
         ("8.3", "early: {} s after", secs(UNKNOWN_RELAY_PAUSE)),

@@ -98,11 +98,11 @@ pub struct Core {
     lookups: Lookups,
     outbox: Outbox,
     fetching: Fetching,
-    /// When everything that was due was last done.
     /// The machine has slept since the last drive.
     has_woken: bool,
     /// When the clock is compared with those of linked relays, since it has jumped.
     judges_at: Option<Instant>,
+    /// When everything that was due was last done.
     driven_at: Moment,
     wake: Wake,
     sent_cells: u64,

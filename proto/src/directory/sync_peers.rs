@@ -81,7 +81,6 @@ impl SyncPeers {
     pub(super) fn handle_failed(&mut self, relay: RelayId) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.relay == relay) {
             peer.failures += 1;
-            peer.busy = 0;
         }
         self.leave(|peer| peer.failures >= SYNC_PEER_FAILURES_MAX);
     }
@@ -286,6 +285,8 @@ mod tests {
         peers.handle_failed(before[0]);
         peers.handle_answered(before[0]);
         peers.handle_failed(before[0]);
+        peers.handle_busy(before[0]);
+        peers.handle_failed(before[0]);
         assert_eq!(turns(&mut peers, &network, &book, 2), before);
         peers.handle_failed(before[0]);
         peers.handle_broken(before[5]);
@@ -307,11 +308,12 @@ mod tests {
             assert_eq!(turns(&mut peers, &network, &book, 2), before);
             assert_eq!(peers.anchors(2), [busy]);
         }
+        peers.handle_failed(busy);
         peers.handle_busy(busy);
         assert_eq!(
             turns(&mut peers, &network, &book, 3)[..7],
             before[1..],
-            "its place is another's"
+            "its place is another's, whatever it did between"
         );
     }
 }

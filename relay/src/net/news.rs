@@ -15,8 +15,8 @@ const UNBELIEVED: &str = "until they agree, descriptors are not believed, this r
     circuits through this relay fail. A restart is not needed";
 
 /// Who counts among those who vouch for an address.
-pub(crate) const WHO_VOUCHES: &str = "relays that share an address group neither with it nor with each other, and that have been known \
-    for long or are seeds of the network file";
+pub(crate) const WHO_VOUCHES: &str = "relays that share an address group neither with it nor with each other, and that are seeds of \
+    the network file, or have been known for long and were reached where they say they are";
 /// Who has no IPv6 can't dial an IPv6 address. That of another relay is known only once three have
 /// vouched for it: without as many seeds that have one, none ever is.
 pub(crate) fn family_of_issuers(address: SocketAddr) -> &'static str {

@@ -78,9 +78,10 @@ impl Node {
     }
 
     fn learn(&mut self, network: &Network, now: WallTime, descriptor: Unverified) -> bool {
-        let wall = self.wall(now);
+        let (wall, relay) = (self.wall(now), descriptor.relay());
         let learned = self.book.learn(network, wall, descriptor);
         self.book.confirm_all();
+        self.book.meet(&relay);
         learned.is_ok_and(|learned| learned.is_news())
     }
 
@@ -119,10 +120,14 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(clock_off: i64) -> Self {
-        let node = |clock_off| Node {
-            book: Book::new(),
-            clock_off,
+    /// `are_relays`: they take the word of those alone that they have met, as both have all (§8.2(12)).
+    fn new(clock_off: i64, are_relays: bool) -> Self {
+        let node = |clock_off| {
+            let mut book = Book::new();
+            if are_relays {
+                book.believe_met_only(&network());
+            }
+            Node { book, clock_off }
         };
         Self {
             network: network(),
@@ -195,9 +200,9 @@ proptest! {
 
     #[test] // §8.3
     fn who_hears_the_same_agrees_whenever_they_reconcile(
-        events in events(FOUNDERS), clock_off in -3600_i64..=3600,
+        events in events(FOUNDERS), clock_off in -3600_i64..=3600, are_relays: bool,
     ) {
-        let mut pair = Pair::new(clock_off);
+        let mut pair = Pair::new(clock_off, are_relays);
         prop_assert_eq!(pair.live(&events), Vec::<usize>::new());
         prop_assert!(pair.nodes[0].book.view().len() >= usize::try_from(FOUNDERS).unwrap());
     }
@@ -206,9 +211,9 @@ proptest! {
     /// only one node took is dead in the end, and its relay is known by what it issued since.
     #[test] // §8.3
     fn who_hears_the_same_agrees_in_the_end(
-        events in events(RELAYS), clock_off in -3600_i64..=3600,
+        events in events(RELAYS), clock_off in -3600_i64..=3600, are_relays: bool,
     ) {
-        let mut pair = Pair::new(clock_off);
+        let mut pair = Pair::new(clock_off, are_relays);
         pair.live(&events);
         let apart = pair.live(&vec![Vec::new(); usize::try_from(LIFE_STEPS + 1).unwrap()]);
         prop_assert!(!apart.contains(&16), "{:?}", apart);
