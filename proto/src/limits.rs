@@ -293,6 +293,9 @@ pub const LAST_KNOWN_MAX: usize = 64;
 /// For how long after their descriptors died all other relays are known, so that they come back as old
 /// as they were (§8.2(7)).
 pub const LAST_KNOWN_LIFE: Duration = Duration::from_secs(14 * 86_400);
+/// A node is in touch with the network while one of so many of the issuers that it knows is alive
+/// (§8.2(4)).
+pub const IN_TOUCH_DIVISOR: usize = 4;
 /// Sources of which a node remembers whether they list a relay that is in doubt (§8.2(3), §8.2(11)).
 pub const WORDS_KEPT_MAX: usize = 7;
 /// How many words it counts for that a relay was in no doubt before (§8.2(11)).

@@ -1,6 +1,7 @@
 //! A client's knowledge of relays and of time: the book, the relays drawn from it, and how far to
 //! believe the calendar (docs/protocol.md §1.6, §8.2).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::CryptoRng;
@@ -27,6 +28,8 @@ const UNVOUCHED_MAX: usize = 4096;
 pub(super) struct Unvouched {
     source: Option<RelayId>,
     descriptors: Vec<Unverified>,
+    /// The last source that passed on more such relays than the view has.
+    full_of: Option<Arc<Source>>,
 }
 
 /// Who passes descriptors on.
@@ -48,6 +51,11 @@ impl Teller {
 pub(super) struct Forged;
 
 impl Unvouched {
+    fn clear(&mut self) {
+        self.source = None;
+        self.descriptors.clear();
+    }
+
     fn keep(&mut self, source: &RelayId, unverified: Unverified) {
         if self.source != Some(*source) {
             self.source = Some(*source);
@@ -102,7 +110,7 @@ impl Shared {
         let mut news = Vec::new();
         if self.unvouched.source != Some(teller.source.relay) {
             // They came from another source, whose reconciliation has not ended.
-            self.unvouched = Unvouched::default();
+            self.unvouched.clear();
             return Ok(news);
         }
         loop {
@@ -115,21 +123,41 @@ impl Shared {
                 }
             }
             if news.len() == news_before {
-                self.look_whether_locked_out();
-                self.unvouched = Unvouched::default();
+                self.look_whether_locked_out(wall, teller)?;
+                self.unvouched.clear();
                 return Ok(news);
             }
         }
     }
 
     /// Who was away while others joined may know too few of those who vouch by now: all that it knew is
-    /// back, and most relays can't come in. Without a path it has nothing to lose (§8.2(3)).
-    fn look_whether_locked_out(&mut self) {
-        let refused = self.unvouched.descriptors.len();
-        if !self.is_ready && refused > self.book.view().len() {
+    /// back, and most relays can't come in. If two sources that are apart show so, and it has no path to
+    /// lose, its setup is still to come (§8.2(3)).
+    fn look_whether_locked_out(&mut self, wall: WallTime, teller: &Teller) -> Result<(), Forged> {
+        let view = self.book.view();
+        if self.is_ready || !teller.counts || view.doubted_count() * 2 > view.len() {
+            return Ok(());
+        }
+        let mut refused = BTreeSet::new();
+        for unverified in core::mem::take(&mut self.unvouched.descriptors) {
+            let relay = unverified.relay();
+            match unverified.verify(&self.network, wall) {
+                Ok(_) => drop(refused.insert(relay)),
+                // Whoever passes on what is not signed pays with its link, at the first.
+                Err(fault) if NotLearned::Fault(fault).is_forged() => return Err(Forged),
+                Err(_) => {}
+            }
+        }
+        if refused.len() <= view.len() {
+            return Ok(());
+        }
+        let other = self.unvouched.full_of.replace(Arc::clone(&teller.source));
+        if other.is_some_and(|other| other.is_apart_from(&teller.source)) {
+            self.unvouched.full_of = None;
             self.book.begin_anew();
             self.store_book();
         }
+        Ok(())
     }
 
     /// A reconciliation showed which relays its source lists.
@@ -308,6 +336,44 @@ mod tests {
         let old: Vec<_> = shared.guard_candidates.weights().collect();
         assert_eq!(old.len(), 20);
         assert!((1..21).all(|number| old.iter().any(|(relay, _)| *relay == id(number))));
+    }
+
+    #[test] // §8.2(3)
+    fn two_sources_show_a_client_that_it_is_locked_out_and_one_does_not() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let mut shared = surroundings(Network::local(), WALL);
+        for number in 1..=2 {
+            let known = Unverified::decode(&descriptor(number)).unwrap();
+            shared.learn(WALL, &teller(), known, &mut rng).unwrap();
+        }
+        shared.is_ready = false;
+        shared.network.params.receipts_min = 1;
+        let wall = WALL + Duration::from_secs(7200);
+        // Whether it begins anew, once this source has passed on these.
+        let mut tell = |source: u8, relays: &[Vec<u8>]| {
+            let (relay, groups) = (id(source), BTreeSet::new());
+            let source = Arc::new(Source { relay, groups });
+            let teller = Teller {
+                source,
+                counts: true,
+            };
+            for relay in relays {
+                let refused = Unverified::decode(relay).unwrap();
+                assert_eq!(shared.learn(wall, &teller, refused, &mut rng), Ok(false));
+            }
+            let ended = shared.learn_unvouched(wall, &teller, &mut rng);
+            let is_anew = shared.book.view().is_setting_up(wall);
+            ended.map(|_| is_anew)
+        };
+        let three = [3, 4, 5].map(descriptor);
+        let mut unsigned = three.clone();
+        *unsigned[2].last_mut().unwrap() ^= 1;
+        assert_eq!(tell(1, &three), Ok(false));
+        assert_eq!(tell(1, &three), Ok(false), "the same once more");
+        assert_eq!(tell(2, &unsigned), Err(Forged));
+        let twice = [3, 4, 4].map(descriptor);
+        assert_eq!(tell(2, &twice), Ok(false), "as many as it knows");
+        assert_eq!(tell(2, &three), Ok(true));
     }
 
     #[test] // §1.6(4), §10.5(1)

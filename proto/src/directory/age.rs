@@ -8,13 +8,20 @@ use crate::time::{Duration, WallTime};
 pub struct Age {
     /// When it was first seen.
     pub first_seen: WallTime,
-    /// When the view that it came into was begun. Zero for one that is in doubt: two sources have not
-    /// listed it yet, and if it came in the setup it is as old as it was seen. A client draws none such
-    /// (§8.2(11)).
+    /// When the view that it came into was begun. For one that is in doubt a number below 3 stands in its
+    /// place: two sources have not listed it yet, or most lack it. If it came in the setup it is as old as
+    /// it was seen. A client draws none such (§8.2(11)).
     pub setup_at: WallTime,
     /// Since when its first address has been the one that it is now (§9.4(1)).
     pub there_since: WallTime,
 }
+
+/// In place of the time of a setup: the relay was never taken at its word.
+const NOT_YET: WallTime = WallTime(0);
+/// In place of the time of a setup: the relay was taken at its word, and most sources lack it now.
+const NO_MORE: WallTime = WallTime(1);
+/// In place of the time of a setup: it is still to come.
+const ANEW: WallTime = WallTime(2);
 
 impl Age {
     /// Whether it has been known for this long, or since the view was set up.
@@ -24,8 +31,22 @@ impl Age {
 
     /// The age of a relay that has come into doubt.
     pub(super) fn in_doubt(self) -> Self {
-        let setup_at = WallTime::default();
+        let setup_at = match self.setup_at {
+            NOT_YET | ANEW => self.setup_at,
+            _ => NO_MORE,
+        };
         Self { setup_at, ..self }
+    }
+
+    /// The age of a relay that was known before a setup that is still to come.
+    pub(super) fn anew(self) -> Self {
+        let setup_at = ANEW;
+        Self { setup_at, ..self }
+    }
+
+    /// When the setup began of which it is; none, for one that is in doubt.
+    pub(super) fn setup(self) -> Option<WallTime> {
+        (!self.is_in_doubt()).then_some(self.setup_at)
     }
 
     /// From when on it counts as known for this long.
@@ -63,7 +84,17 @@ impl Age {
 
     /// Whether several sources must list it, or it must be met, before it is taken at its word.
     pub(super) fn is_in_doubt(self) -> bool {
-        self.setup_at == WallTime::default()
+        self.setup_at <= ANEW
+    }
+
+    /// Whether it is in doubt, and never was in none.
+    pub(super) fn was_never_believed(self) -> bool {
+        self.setup_at == NOT_YET
+    }
+
+    /// Whether it was in no doubt before most sources lacked it.
+    pub(super) fn is_doubted_again(self) -> bool {
+        self.setup_at == NO_MORE
     }
 
     fn is_of_setup(self) -> bool {

@@ -17,7 +17,7 @@ use super::listing::{Doubts, Listing, Mark, Source};
 use super::view::{Inserted, NetView, Trust};
 use super::vouchers::Issuers;
 use crate::ids::RelayId;
-use crate::limits::{LAST_KNOWN_LIFE, LAST_KNOWN_MAX, RELAY_DESCRIPTOR_LIFE, VIEW_RELAYS_MAX};
+use crate::limits::{IN_TOUCH_DIVISOR, LAST_KNOWN_LIFE, LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
 use crate::time::{Duration, WallTime};
 
@@ -29,8 +29,7 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
-    /// When this node was last in touch with the network: half of all that it knows was issued by then.
-    /// A few descriptors, dated as their relays like, don't move it.
+    /// When this node was last in touch with the network.
     in_touch_at: WallTime,
     doubts: Doubts,
     /// Drawn when the view is full for the first time.
@@ -168,7 +167,7 @@ impl Book {
         for row in rows {
             book.restore_row(network, &row, wall);
         }
-        book.note_touch(wall);
+        book.note_touch(network, wall);
         if let Some(began_at) = book.setup_began_at() {
             book.view.begin(began_at);
         }
@@ -177,8 +176,7 @@ impl Book {
 
     /// When the setup began, as far as the ages of relays tell.
     fn setup_began_at(&self) -> Option<WallTime> {
-        let setups = self.ages().map(|age| age.setup_at);
-        let confirmed = setups.filter(|&at| at != WallTime::default()).min();
+        let confirmed = self.ages().filter_map(Age::setup).min();
         confirmed.or_else(|| self.ages().map(|age| age.first_seen).min())
     }
 
@@ -259,7 +257,9 @@ impl Book {
             return;
         }
         self.view.set_trust(Trust::Listed);
-        let buried = self.past.extract_if(.., |_, past| past.age.is_in_doubt());
+        let buried = self
+            .past
+            .extract_if(.., |_, past| past.age.was_never_believed());
         let buried: Vec<RelayId> = buried.map(|(relay, _)| relay).collect();
         if !buried.is_empty() {
             buried.iter().for_each(|relay| self.doubts.remove(relay));
@@ -444,7 +444,7 @@ impl Book {
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
             past.descriptor.expires_at() + LAST_KNOWN_LIFE > self.in_touch_at
-                && past.age.is_at_least(age, wall)
+                && past.age.is_at_least(age, past.descriptor.expires_at())
                 && self.view.may_vouch(past.age)
         };
         let issuers = among.filter_map(|issuer| {
@@ -454,10 +454,10 @@ impl Book {
         issuers.collect()
     }
 
-    /// Keeps a dead descriptor, unless a client has only one source's word for its relay: that would be
-    /// renewed between the turns of others, and never be doubted (§8.2(11)).
+    /// Keeps a dead descriptor, unless a client has never had more than one source's word for its relay:
+    /// that would be renewed between the turns of others, and never be doubted (§8.2(11)).
     fn bury(&mut self, descriptor: VerifiedDescriptor, age: Age) {
-        if self.view.trust() == Trust::Listed && age.is_in_doubt() {
+        if self.view.trust() == Trust::Listed && age.was_never_believed() {
             self.doubts.remove(&descriptor.relay);
             self.ops.push_back(BookOp::Remove(vec![descriptor.relay]));
         } else {
@@ -649,7 +649,7 @@ impl Book {
             self.bury(descriptor, age);
         }
         self.revive(wall);
-        self.note_touch(wall);
+        self.note_touch(network, wall);
         self.begin_anew_if_unknown(network, wall, confirmed);
         let room = VIEW_RELAYS_MAX
             .saturating_sub(self.view.len())
@@ -657,28 +657,47 @@ impl Book {
         self.forget(network, room, confirmed);
     }
 
-    /// Whether half of all that this node knows is dead: it was away.
+    /// Whether it was away, and most issuers are not back yet.
     fn is_back(&self, wall: WallTime) -> bool {
-        self.in_touch_at + RELAY_DESCRIPTOR_LIFE <= wall
+        self.in_touch_at < wall
     }
 
     /// Whether it was so for this long, by time that is confirmed: a clock that jumps begins no setup.
     fn was_away_for(&self, time: Duration, confirmed: WallTime) -> bool {
-        !self.past.is_empty() && self.is_back(confirmed.before(time))
+        self.in_touch_at + time <= confirmed
     }
 
-    fn note_touch(&mut self, wall: WallTime) {
-        let past = self.past.values().map(|past| &past.descriptor);
-        let known = self
-            .view
-            .iter()
-            .chain(past)
-            .filter(|it| !it.is_future(wall));
-        let mut issued: Vec<WallTime> = known.map(|it| it.issued_at).collect();
-        if !issued.is_empty() {
-            let middle = (issued.len() - 1) / 2;
-            self.in_touch_at = *issued.select_nth_unstable(middle).1;
-        }
+    /// A node is in touch while a quarter of the issuers that it knows are alive (§8.2(4)). Only issuers
+    /// count: whoever is new, or invented, and dies in great number says nothing of this node.
+    fn note_touch(&mut self, network: &Network, wall: WallTime) {
+        let age = network.params.receipt_issuer_age;
+        let living = self.view.iter().filter_map(|it| {
+            let known = self.view.age(&it.relay)?;
+            let is_other = !self.view.is_own(&it.relay);
+            is_other.then_some((it.expires_at(), known.is_at_least(age, wall), known))
+        });
+        let dead = self.past.values().filter_map(|past| {
+            let until = past.descriptor.expires_at();
+            let is_old = past.age.is_at_least(age, until);
+            (!past.descriptor.is_future(wall)).then_some((until, is_old, past.age))
+        });
+        let issuers = living
+            .chain(dead)
+            .filter(|&(_, is_old, age)| is_old && self.view.may_vouch(age));
+        let mut ends: Vec<WallTime> = issuers.map(|(until, ..)| until).collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        // Those that had been dead for long by then don't count either.
+        let mut count = ends.len();
+        self.in_touch_at = loop {
+            let Some(&at) = ends.get(count.div_ceil(IN_TOUCH_DIVISOR).saturating_sub(1)) else {
+                break wall; // There is nobody to be in touch with.
+            };
+            let kept = ends.partition_point(|&end| end + LAST_KNOWN_LIFE > at);
+            if kept == count {
+                break at.min(wall);
+            }
+            count = kept;
+        };
     }
 
     /// A node that was cut off while its view was set up knows nobody who could vouch for others, and one
@@ -687,9 +706,9 @@ impl Book {
     fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) {
         let age = network.params.receipt_issuer_age;
         // One that most sources lack was known, too: nobody's word begins a setup anew.
-        let has_lacks = self.doubts.are_any_lacked();
-        let is_known =
-            |it: Age| it.is_at_least(age, wall) && (self.view.may_vouch(it) || has_lacks);
+        let is_known = |it: Age| {
+            it.is_at_least(age, wall) && (self.view.may_vouch(it) || it.is_doubted_again())
+        };
         // Founders, who know only each other, have nothing to catch up with.
         let is_founder = network.seeds.iter().any(|seed| self.view.is_own(&seed.id));
         if is_founder
@@ -705,14 +724,15 @@ impl Book {
 
     /// The setup is still to come, whatever is known: as for one who knows nobody (§8.2(3)).
     pub fn begin_anew(&mut self) {
+        let known = self.view.begin_anew();
         for past in self.past.values_mut() {
-            past.age.setup_at = WallTime::default();
+            past.age = past.age.anew();
         }
-        let mut relays = self.view.begin_anew();
-        relays.extend(self.past.keys().copied());
+        let relays: Vec<RelayId> = known.into_iter().chain(self.past.keys().copied()).collect();
         for relay in relays {
             self.doubts.add(relay);
             self.put_words(relay);
+            self.put(relay);
         }
     }
 
@@ -801,10 +821,14 @@ impl Book {
         self.ops.push_back(BookOp::Remove(evicted));
     }
 
-    /// Stores a relay of the view of which something is new.
+    /// Stores a relay of which something is new.
     fn put(&mut self, relay: RelayId) {
         self.changes += 1;
-        let Some((descriptor, age)) = self.view.get(&relay).zip(self.view.age(&relay)) else {
+        let living = self.view.get(&relay).zip(self.view.age(&relay));
+        let past = self.past.get(&relay);
+        let Some((descriptor, age)) =
+            living.or_else(|| past.map(|past| (&past.descriptor, past.age)))
+        else {
             return;
         };
         let row = BookRow {

@@ -247,6 +247,83 @@ fn whoever_was_away_for_weeks_has_a_setup_and_takes_those_who_came_meanwhile() {
     }
 }
 
+/// Those of these relays that are alive are renewed each half day, until then.
+fn live_on(book: &mut Book, numbers: impl Iterator<Item = u32>, at: WallTime) {
+    for number in numbers {
+        learn(book, &issued(number, at), at);
+    }
+    expire(book, at, at);
+}
+
+/// Whether relays that are dead vouch now; and whether its setup is still to come, or has just begun.
+fn is_back_or_anew(book: &Book, dead: u32, wall: WallTime) -> (bool, bool) {
+    let network = testing::public_network();
+    let former = book.former_issuers(&network, wall, core::iter::once(id(dead)));
+    (!former.is_empty(), book.view().is_setting_up(wall))
+}
+
+#[test] // §8.2(3), §8.2(4)
+fn who_is_in_touch_stays_so_whoever_dies() {
+    // A flood of relays that are not there, and half of the network that leaves for good.
+    let flood = (60, 100..1000, 0..60);
+    let loss = (60, 0..0, 0..24);
+    for (relays, invented, staying) in [flood, loss] {
+        let mut book = book_of(0..relays).0;
+        let dies = invented.clone().chain(24..25).next().unwrap();
+        for half_days in 1..50 {
+            let at = later(half_days * DAY / 2);
+            if half_days == 20 {
+                live_on(&mut book, invented.clone(), at);
+            }
+            let alive = if half_days < 20 {
+                0..relays
+            } else {
+                staying.clone()
+            };
+            live_on(&mut book, alive, at);
+            let state = is_back_or_anew(&book, dies, at);
+            assert_eq!(state, (false, false), "after {half_days} half days");
+        }
+    }
+}
+
+#[test] // §8.2(3), §8.2(4)
+fn who_is_in_touch_stays_so_while_a_tenth_of_all_leaves_each_day() {
+    let mut book = book_of(0..200).0;
+    let mut first = 0;
+    for half_days in 1..120 {
+        let at = later(half_days * DAY / 2);
+        live_on(&mut book, first..first + 200, at);
+        // Of the last that left.
+        let state = is_back_or_anew(&book, first.max(1) - 1, at);
+        assert_eq!(state, (false, false), "after {half_days} half days");
+        first += 10;
+    }
+}
+
+#[test] // §8.2(3)
+fn a_setup_that_is_to_come_outlives_a_restart() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let back_at = later(20 * DAY);
+    let open = |disk: &Disk| {
+        let mut book = disk.open(back_at);
+        book.believe_listed_only(&network, disk.1.clone());
+        expire(&mut book, back_at, back_at);
+        book
+    };
+    let mut disk = book_of(1..20).1;
+    let mut book = open(&disk);
+    assert!(book.view().is_setting_up(back_at));
+    let newcomer = testing::vouched(issued(30, back_at), [50], back_at);
+    let learned = book.learn(&network, back_at, newcomer.unverified());
+    assert!(learned.is_ok(), "whoever vouches: {learned:?}");
+    disk.take(&mut book);
+    let book = open(&disk);
+    assert!(book.view().is_setting_up(back_at));
+    assert_eq!(last_known(&book).len(), 19, "where to dial");
+}
+
 #[test] // §8.2(4)
 fn what_a_wrong_clock_dated_ahead_makes_no_former_issuer_too_old() {
     let (mut book, mut disk) = book_of(1..3);
@@ -306,8 +383,9 @@ fn some_dozens_of_addresses_are_kept_the_newest_and_from_many_groups() {
             later(u64::from(number)),
         );
     }
+    book.confirm_all();
     disk.take(&mut book);
-    expire(&mut book, later(9 * DAY), later(9 * DAY));
+    expire(&mut book, later(8 * DAY), later(8 * DAY));
     disk.take(&mut book);
     let back_at = later(40 * DAY);
     expire(&mut book, back_at, back_at);

@@ -197,12 +197,6 @@ impl Doubts {
         words.map_or(0, |words| count(words).0)
     }
 
-    /// Whether any source lacks one of them.
-    pub(super) fn are_any_lacked(&self) -> bool {
-        let mut words = self.relays.values().flat_map(|entry| &entry.words.0);
-        words.any(|word| !word.lists)
-    }
-
     /// What was said of this relay, to be stored.
     pub(super) fn words(&self, relay: &RelayId) -> Vec<u8> {
         let entry = self.relays.get(relay);

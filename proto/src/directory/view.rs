@@ -332,7 +332,7 @@ impl NetView {
             .iter_mut()
             .filter(|(relay, _)| Some(**relay) != own);
         let unconfirmed = others.map(|(&relay, entry)| {
-            entry.age.setup_at = WallTime::default();
+            entry.age = entry.age.anew();
             relay
         });
         unconfirmed.collect()
@@ -562,7 +562,7 @@ impl NetView {
         let entry = self.relays.get_mut(relay);
         let entry = entry.filter(|entry| !entry.age.is_in_doubt());
         if let Some(entry) = entry {
-            entry.age.setup_at = WallTime::default();
+            entry.age = entry.age.in_doubt();
             return true;
         }
         false
