@@ -1,6 +1,7 @@
 //! A client whose guard keeps relays from it: other sources have them (docs/protocol.md §8.3(9)).
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use umbel_client::core::{Notice, Warning};
 use umbel_proto::ids::RelayId;
@@ -296,4 +297,37 @@ fn seeds_of_a_network_that_relays_join_and_leave_do_not_disagree() {
         assert!(!is_told_of_dispute(&world), "{seed}");
         assert!(has_guards(&world), "{seed}");
     }
+}
+
+/// The most relays that Alice doubts in two days in which these of twelve list next to nobody.
+fn doubted_while_hidden_by(hiding: Range<usize>, seed: u64) -> usize {
+    let mut world = World::with_overlay(seed, strangers()).founders(3).relays(9);
+    world.run_for(HOUR);
+    let mut world = world.clients(1);
+    let doubted = |world: &World| {
+        let core = world.client(ALICE).core();
+        core.map_or(0, |core| core.view().doubted_count())
+    };
+    world.run_for(HOUR * 24);
+    assert_eq!(doubted(&world), 0, "before anything is hidden");
+    for name in hiding.map(RelayName) {
+        world.crash_relay(name);
+        world.relay(name).is_deaf = true;
+        world.restart_relay(name);
+    }
+    world.run_for(HOUR * 50); // what they knew is dead
+    let hours = (0..48).map(|_| {
+        world.run_for(HOUR);
+        doubted(&world)
+    });
+    hours.max().unwrap_or(0)
+}
+
+#[test] // §8.2(11)
+fn what_three_of_twelve_hide_stays_in_use() {
+    assert_eq!(doubted_while_hidden_by(3..6, 450), 0);
+    assert!(
+        doubted_while_hidden_by(2..RELAYS, 450) > 0,
+        "most lack them"
+    );
 }

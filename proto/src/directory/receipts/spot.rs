@@ -1,10 +1,11 @@
 //! Whether others' receipts are true: some are tried again, and issuers whose receipts are not are
 //! believed no more (docs/protocol.md §8.8).
 //!
-//! A relay that is gone looks like a receipt that was a lie. So a miss counts only where the receipt
-//! is young, or of a relay that is new here, two dials failed, and this relay was online meanwhile. One miss proves nothing: an
-//! attacker can get receipts and close its port. So an issuer is judged by several ASes, or by a run
-//! of misses, and few are barred at once: whoever frames honest issuers can't silence most.
+//! A relay that is gone, or has moved, looks like a receipt that was a lie. So a miss counts only where
+//! the receipt is young, or of a relay that is new here, two dials failed, and this relay was online
+//! meanwhile. One miss proves nothing: an attacker can get receipts and close its port. So an issuer is
+//! judged by several ASes, or by a run of misses, and few are barred at once: whoever frames honest
+//! issuers can't silence most.
 //!
 //! Everything is bounded: checks that wait, dials in flight, addresses tried, issuers on record.
 
@@ -83,8 +84,6 @@ struct Check {
     probe: Probe,
     /// Who vouched for it a short time ago, or should have.
     issuers: Vec<RelayId>,
-    /// The relay was taken into the view, which shows when it is gone.
-    was_taken: bool,
     missed: u8,
     state: State,
 }
@@ -233,7 +232,6 @@ impl SpotChecks {
             let check = Check {
                 probe,
                 issuers: receipts.map(|it| it.issuer).collect(),
-                was_taken: facts.view.get(&descriptor.relay).is_some(),
                 missed: 0,
                 state: State::Waits(now + delay),
             };
@@ -279,8 +277,8 @@ impl SpotChecks {
         }
     }
 
-    /// Dials, or judges a miss (§8.8(3)). A check of what is no longer claimed, or while this relay
-    /// is not online, ends without a verdict.
+    /// Dials, or judges a miss (§8.8(3)). A check ends without a verdict while this relay is not
+    /// online, but not because the other claims to be elsewhere by now: that is the other's choice.
     fn advance(
         &mut self,
         now: Instant,
@@ -294,19 +292,13 @@ impl SpotChecks {
         };
         let Probe { relay, address } = check.probe;
         let family = Family::from(address);
-        let is_claimed = match facts.view.get(&relay) {
-            Some(known) => known.addresses.contains(&address),
-            None => !check.was_taken,
-        };
         match check.state {
             State::Waits(_) if !has_room => {}
-            State::Waits(_) if is_claimed && is_online(family, relay, now) => {
+            State::Waits(_) if is_online(family, relay, now) => {
                 check.state = State::InFlight(now);
                 self.dials.push_back((number, check.probe));
             }
-            State::Missed { dialled_at, .. }
-                if is_claimed && is_online(family, relay, dialled_at) =>
-            {
+            State::Missed { dialled_at, .. } if is_online(family, relay, dialled_at) => {
                 if check.missed >= SPOT_CHECK_DIALS {
                     return self.record(facts, &check.issuers, address, false);
                 }

@@ -179,20 +179,26 @@ fn who_vouched_before_the_holder_was_known_for_long_is_not_judged() {
 }
 
 #[test] // §8.8(3)
-fn who_has_moved_from_a_held_address_ends_without_a_verdict() {
+fn who_moves_from_a_held_address_is_tried_there_all_the_same() {
     let mut bench = Bench::new();
     bench.wall = WALL + Duration::from_secs(6 * 3600);
     let (vouched_at, mut twins) = (bench.wall, Vec::new());
     while bench.checks.checks.is_empty() {
         twins.push(turn_away_twin(&mut bench, vouched_at));
     }
-    let moved = twins.pop().unwrap().with(|it| {
+    let twin = twins.pop().unwrap();
+    let moved = twin.with(|it| {
         it.addresses = relay(9).descriptor.addresses;
         it.issued_at = it.issued_at + Duration::from_secs(60);
     });
     bench.view.insert(moved.unverified().believed(), bench.wall);
-    assert!(bench.dialled().is_none());
-    assert_eq!(bench.standing(), None);
+    let dial = bench.dialled().unwrap();
+    assert_eq!(dial.1.address, twin.descriptor.address());
+    bench.answer(dial, false);
+    let again = bench.dialled().unwrap();
+    bench.answer(again, false);
+    assert_eq!(bench.dialled(), None);
+    assert_eq!(bench.standing(), Some((0, 1)));
 }
 
 #[test] // §8.8(1)
@@ -464,19 +470,31 @@ fn a_checkers_own_fault_is_no_miss() {
 }
 
 #[test] // §8.8(3)
-fn a_relay_that_has_moved_is_no_miss() {
-    let mut bench = Bench::new();
-    let taken = bench.drawn();
-    let dial = bench.dialled().unwrap();
-    bench.answer(dial, false);
-    let moved = taken.with(|it| {
-        it.addresses = vec!["40.1.1.1:9000".parse().unwrap()];
-        it.receipts.clear();
-        it.issued_at = WALL + Duration::from_secs(60);
-    });
-    bench.take(&moved);
-    assert_eq!(bench.dialled(), None);
-    assert_eq!(bench.standing(), None);
+fn nobody_ends_a_check_by_moving_or_by_leaving() {
+    for is_gone in [false, true] {
+        let mut bench = Bench::new();
+        let taken = bench.drawn();
+        let dial = bench.dialled().unwrap();
+        bench.answer(dial, false);
+        let moved = taken.with(|it| {
+            it.addresses = vec!["40.1.1.1:9000".parse().unwrap()];
+            it.receipts.clear();
+            it.issued_at = WALL + Duration::from_secs(60);
+        });
+        bench.take(&moved);
+        if is_gone {
+            let _ = bench.view.take_dead(WALL + DAY * 3);
+            assert!(bench.view.get(&taken.descriptor.relay).is_none());
+            for number in ISSUERS {
+                bench.view.insert(relay(number).verified(), WALL);
+            }
+        }
+        let again = bench.dialled().unwrap();
+        assert_eq!(again.1.address, taken.descriptor.address());
+        bench.answer(again, false);
+        assert_eq!(bench.dialled(), None);
+        assert_eq!(bench.standing(), Some((0, 1)));
+    }
 }
 
 #[test] // §8.8(4)
