@@ -6,6 +6,8 @@ use tracing::Level;
 use umbel_proto::directory::descriptor::DescriptorFault;
 use umbel_proto::directory::receipts::ReceiptRefusal;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::ADDRESS_HELD_SHARE;
+use umbel_proto::network::Network;
 use umbel_proto::time::{ClockJump, Duration, in_words};
 
 use crate::control::io::News;
@@ -33,9 +35,15 @@ pub(crate) const OPEN_PORT: &str = "Open that port to the Internet in the firewa
 /// The remedy for a clock that is wrong.
 pub(crate) const SET_CLOCK: &str = "set it right, and run a time service that keeps it so";
 
-/// What to do where another relay is known at this relay's address.
-pub(crate) const RESTORE_OR_MOVE: &str = "If this relay ran there under another identity, restore that one, or wait up to 48 h; else \
-    advertise another port";
+/// What to do where another relay is known at this relay's address: that one holds it for as long as
+/// its newest receipts are young (§8.2(10)).
+pub(crate) fn restore_or_move(network: &Network) -> String {
+    format!(
+        "If this relay ran there under another identity, restore that one, or wait up to {} after that one was last there; else \
+         advertise another port",
+        in_words(network.params.receipt_life / ADDRESS_HELD_SHARE)
+    )
+}
 
 /// What to set where links come from elsewhere than this address.
 pub(crate) fn one_address(address: SocketAddr) -> String {
@@ -45,14 +53,14 @@ pub(crate) fn one_address(address: SocketAddr) -> String {
 }
 
 /// Logs it.
-pub(super) fn say(news: News) {
-    match words(news) {
+pub(super) fn say(news: News, network: &Network) {
+    match words(news, network) {
         (Level::WARN, text) => tracing::warn!("{text}"),
         (_, text) => tracing::info!("{text}"),
     }
 }
 
-fn words(news: News) -> (Level, String) {
+fn words(news: News, network: &Network) -> (Level, String) {
     match news {
         News::ClockSinceLastRun(ClockJump::Ahead(by)) => (
             Level::INFO,
@@ -118,7 +126,7 @@ fn words(news: News) -> (Level, String) {
             address,
             issuer,
             refusal,
-        } => refused_receipt(address, issuer, refusal),
+        } => refused_receipt(network, address, issuer, refusal),
     }
 }
 
@@ -168,6 +176,7 @@ fn unvouched(address: SocketAddr, receipt_count: usize, wanted: usize) -> (Level
 
 /// Why a relay does not vouch for this address, and what to do about it.
 fn refused_receipt(
+    network: &Network,
     address: SocketAddr,
     issuer: RelayId,
     refusal: ReceiptRefusal,
@@ -201,8 +210,8 @@ fn refused_receipt(
         ReceiptRefusal::Taken => (
             Level::WARN,
             format!(
-                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. \
-                 {RESTORE_OR_MOVE}"
+                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. {}",
+                restore_or_move(network)
             ),
         ),
     }
@@ -229,6 +238,25 @@ fn other_relays(count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn words(news: News) -> (Level, String) {
+        super::words(news, &Network::local())
+    }
+
+    #[test] // §8.2(10)
+    fn an_address_that_is_taken_is_free_again_by_the_networks_receipts() {
+        let mut network = Network::local();
+        for (hours, held) in [(168, "42 hours"), (12, "3 hours")] {
+            network.params.receipt_life = Duration::from_secs(hours * 3600);
+            let refused = News::ReceiptRefused {
+                address: ([127, 0, 0, 1], 7443).into(),
+                issuer: RelayId([1; RelayId::LEN]),
+                refusal: ReceiptRefusal::Taken,
+            };
+            let (_, text) = super::words(refused, &network);
+            assert!(text.contains(held), "{text}");
+        }
+    }
 
     #[test]
     fn a_clock_that_differs_is_reported_with_how_far_and_which_way() {

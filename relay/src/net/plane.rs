@@ -281,7 +281,7 @@ impl ControlPlane {
                     tokio::spawn(dial::probe(shared, id, probe));
                 }
                 Effect::Work(work) => self.workers.waiting.push_back(work),
-                Effect::News(news) => news::say(news),
+                Effect::News(news) => news::say(news, &self.shared.network),
                 Effect::Store(op) => self.store(op),
             }
         }

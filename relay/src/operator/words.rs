@@ -16,8 +16,8 @@ use crate::control::standing::{
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
 use crate::net::news::{
-    OPEN_PORT, RESTORE_OR_MOVE, SET_CLOCK, WHO_VOUCHES, clock_off_by, family_of_issuers,
-    one_address,
+    OPEN_PORT, SET_CLOCK, WHO_VOUCHES, clock_off_by, family_of_issuers, one_address,
+    restore_or_move,
 };
 use crate::net::selfcheck::TWIN;
 use crate::running::seeds;
@@ -262,9 +262,10 @@ impl<'a> Sentences<'a> {
                 self.so_far(it)
             ),
             Asked::Taken => format!(
-                "taken: {count} knew another relay at {address}{}; {}. {RESTORE_OR_MOVE}",
+                "taken: {count} knew another relay at {address}{}; {}. {}",
                 it.taken_by.map_or_else(String::new, |relay| format!(", {relay}")),
-                self.so_far(it)
+                self.so_far(it),
+                restore_or_move(self.facts.network)
             ),
             Asked::Silent => format!(
                 "silent: {count} gave no answer about {address}; {}. Nothing to do at first: others are asked. If it stays so, see \
