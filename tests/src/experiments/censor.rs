@@ -233,7 +233,9 @@ fn of_case(plan: &Plan, seen: &Seen) -> Vec<Finding> {
     match (seen.case.positions, seen.case.holders) {
         (Positions::Honest, Holders::Honest) => vec![nobody(seen)],
         (Positions::Old, Holders::Honest) => vec![gets_through(seen), is_told(plan, seen)],
-        (Positions::Old, Holders::Break) => vec![kept_out(seen), is_told(plan, seen)],
+        (Positions::Old, Holders::Break) => {
+            vec![kept_out(seen), friends_too(seen), is_told(plan, seen)]
+        }
         (Positions::Honest, Holders::Break) => replaced(seen),
         (_, Holders::Drop) => vec![lost(seen), unnoticed(seen)],
         (_, _) => vec![kept_out(seen), friends(seen), is_told(plan, seen)],
@@ -282,6 +284,19 @@ fn friends(seen: &Seen) -> Finding {
         ),
         format!("{} come", friend.of(friend.came)),
         friend.came == friend.count,
+    )
+}
+
+/// Companions are named in a descriptor that nobody finds.
+fn friends_too(seen: &Seen) -> Finding {
+    let friend = &seen.friend;
+    Finding::new(
+        format!(
+            "{}: nor does who found the inbox before, since it does not learn of companions (not closed)",
+            seen.case.name()
+        ),
+        format!("{} come", friend.of(friend.came)),
+        friend.came == 0,
     )
 }
 
@@ -561,7 +576,8 @@ fn method(plan: &Plan) -> String {
          Then all positions of the inbox, of this week and the next, or all its holders, or both, are hostile for {} h. Every {} h the friend writes, and a newcomer, who has ten minutes. Positions that lose what they took do so a second later, and holders that drop messages, too: they start anew without them, so their links break then. \
          The cores of relays and clients are the production code.\n\n\
          *Hostile relays a world* are fewer than twelve positions and three holders, since the worlds are small. A week that begins in the middle of an epoch needs the positions of two: {} machines, ${}.\n\n\
-         *When owners are told.* Hours until an owner is told that senders can't find the inbox count from when a reader can first miss a descriptor: a position withholds it, and its epoch has begun. One owner in 40 is told later than after 24 h, on paper: the waits are exponential. Holders that break circuits look like a bad path until a relay drawn at random has answered (protocol.md §6.4(10i)); after that they count as out of reach.",
+         *When owners are told.* Hours until an owner is told that senders can't find the inbox count from when a reader can first miss a descriptor: a position withholds it, and its epoch has begun. One owner in 40 is told later than after 24 h, on paper: the waits are exponential. Holders that break circuits look like a bad path until a relay drawn at random has answered (protocol.md §6.4(10i)); after that they count as out of reach.\n\n\
+         *Old revisions and broken circuits.* Companions are in the descriptor that these positions keep back. So they help nobody while both last, not even who found the inbox before.",
         cost.relays,
         cost.inboxes,
         cost.owners,
