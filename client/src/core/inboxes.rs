@@ -204,7 +204,7 @@ impl Inboxes {
             return;
         };
         self.had_turn = true;
-        inbox.begin(cx, due.epoch, is_start || due.is_missed, rest_mean);
+        inbox.begin(cx, due.epoch, is_start || due.is_unpublished, rest_mean);
         let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
         self.acted = Some((name.clone(), rests_until));
     }

@@ -110,14 +110,14 @@ pub(super) struct Due {
     /// An earlier run began to publish it.
     is_cut_short: bool,
     /// Senders look for it in vain, or soon will: it was never published.
-    pub(super) is_missed: bool,
+    pub(super) is_unpublished: bool,
 }
 
 impl Due {
     /// Whether it may go while the client rests for what it published before. What senders look for in
     /// vain may, and at a start what the last run left half published.
     pub(super) const fn ignores_rest(&self, is_start: bool) -> bool {
-        self.is_missed || (self.is_cut_short && is_start)
+        self.is_unpublished || (self.is_cut_short && is_start)
     }
 }
 
@@ -238,16 +238,16 @@ impl Publications {
     pub(super) fn due(&self, cx: &Context<'_>, may_go: impl Fn(&Due) -> bool) -> Option<Due> {
         let due = |epoch: Epoch| {
             let publication = self.by_epoch.get(&epoch)?;
-            let is_missed = publication.revision == 0 && is_read(epoch, cx.wall);
+            let is_unpublished = publication.revision == 0 && is_read(epoch, cx.wall);
             let due = Due {
-                since: if is_missed {
+                since: if is_unpublished {
                     epoch.starts_at()
                 } else {
                     publication.next_at
                 },
                 epoch,
                 is_cut_short: publication.begun.is_some(),
-                is_missed,
+                is_unpublished,
             };
             publication
                 .is_due(cx.wall, &cx.network.params)

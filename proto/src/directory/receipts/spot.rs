@@ -65,8 +65,9 @@ impl Facts<'_> {
 #[derive(Debug)]
 pub struct SpotChecks {
     own: RelayId,
-    /// From when on a relay that this one had not heard of is one that nobody had.
-    in_touch_from: Instant,
+    /// From when on what this relay had not heard of is news to all: it has run for as long as news takes
+    /// to be everywhere.
+    news_from: Instant,
     /// Drawn once: nobody else can tell which relays are tried.
     salt: Option<[u8; 16]>,
     next_check: u64,
@@ -150,7 +151,7 @@ impl SpotChecks {
         let records = records.unwrap_or_default().into_iter();
         Self {
             own,
-            in_touch_from: now + NEWS_SPREAD_MAX,
+            news_from: now + NEWS_SPREAD_MAX,
             salt: None,
             next_check: 0,
             tried: Places::default(),
@@ -172,7 +173,7 @@ impl SpotChecks {
         rng: &mut dyn CryptoRng,
     ) {
         let age = facts.view.age(&descriptor.relay);
-        let age = age.filter(|_| self.in_touch_from <= now);
+        let age = age.filter(|_| self.news_from <= now);
         for &address in &descriptor.addresses {
             // New to this relay, or it has moved there.
             let is_new = age.is_some_and(|age| {
