@@ -101,6 +101,9 @@ pub const HELPERS_MAX: usize = 4;
 pub const HELPERS_FOR: Duration = Duration::from_secs(86_400);
 /// How long seeds are waited for before another guard is drawn (§6.4(9)).
 pub const SEEDS_FIRST: Duration = Duration::from_secs(3);
+/// Selectable relays without a common address group that a view must have before paths are chosen: one
+/// for each hop (§6.4(1)).
+pub const PATH_RELAYS_MIN: usize = 4;
 /// Broken circuits in a row before what they have in common is suspected (§6.4(10)).
 pub const SUSPECT_BROKEN_MIN: u32 = 3;
 /// Circuits in a row that could not be built before the guard is suspected (§6.4(10)).

@@ -59,7 +59,7 @@ Exit codes:
   0   done
   1   failed
   2   the command line is wrong, or there is nothing to send
-  69  no relay could be reached
+  69  no relay could be reached, or too few can be used
   73  done, but the output could not be written; a message sent stays sent
   74  the message may have been delivered: check with its reader before you resend it
   75  not finished; nothing is lost, and the next umbel command continues

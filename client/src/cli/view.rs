@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use tokio::time::Instant;
 use umbel_client::core::io::{Notice, Warning};
+use umbel_proto::limits::PATH_RELAYS_MIN;
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
@@ -111,7 +112,7 @@ impl ViewWait {
             None if relays > 0 => Failure::new(
                 Exit::Unreachable,
                 few_text(relays),
-                format!("{FEW_HINT}; {what_is_safe}"),
+                format!("{}; {what_is_safe}", few_hint(relays)),
             ),
             None => Failure::no_view(what_is_safe),
         }
@@ -127,15 +128,26 @@ pub(super) const DISPUTED_HINT: &str = "a seed may lie to you, or was cut off: a
 
 /// Why no circuit is begun, though so many relays are known.
 pub(super) fn few_text(relays: usize) -> String {
+    let why = if relays < PATH_RELAYS_MIN {
+        ""
+    } else {
+        " that more than one relay knows, that others vouch for and have known for long enough,"
+    };
     format!(
-        "too few relays can be used, of {relays} known: a circuit takes four that others vouch for and have known for long \
-         enough, in different address groups"
+        "too few relays can be used, of {relays} known: a circuit takes four{why} in different address groups"
     )
 }
 
-/// The hint for it.
-pub(super) const FEW_HINT: &str = "a network of so few relays carries no mail before others join; if it has more, wait longer with \
-     --timeout, or name a relay that knows them with `umbel seed add ID@HOST:PORT`";
+/// The hint for it. Where enough are known, it takes another source, or time.
+pub(super) const fn few_hint(relays: usize) -> &'static str {
+    if relays < PATH_RELAYS_MIN {
+        "a network of so few relays carries no mail before others join; if it has more, wait longer with --timeout, or name a \
+         relay that knows them with `umbel seed add ID@HOST:PORT`"
+    } else {
+        "perhaps no second relay has answered yet, which must know them, too: check your connection, wait longer with --timeout, or \
+         name another relay with `umbel seed add ID@HOST:PORT`"
+    }
+}
 
 /// The hint for a wrong clock.
 pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone right, and try again";
@@ -167,13 +179,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn where_a_list_has_too_few_relays_nobody_is_told_to_check_the_connection() {
+    #[test] // §6.4(1), §8.3(9a)
+    fn where_a_list_has_too_few_relays_it_is_said_whether_a_source_is_missing() {
         let mut view = ViewWait::default();
         view.take(&Notice::WaitingForView { last_known: 0 });
-        let failure = view.failure(3, "all is safe");
-        assert!(failure.error.contains("of 3 known"));
-        assert!(!failure.hint.contains("connection") && failure.hint.contains("all is safe"));
+        for (relays, is_source_missing) in [(3, false), (4, true), (1000, true)] {
+            let failure = view.failure(relays, "all is safe");
+            assert!(failure.error.contains(&format!("of {relays} known")));
+            assert_eq!(failure.hint.contains("connection"), is_source_missing);
+            assert_eq!(failure.hint.contains("second relay"), is_source_missing);
+            assert_eq!(failure.hint.contains("so few relays"), !is_source_missing);
+            assert!(failure.hint.contains("all is safe"));
+        }
         assert!(view.failure(0, "all is safe").hint.contains("connection"));
     }
 

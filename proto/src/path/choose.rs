@@ -15,10 +15,8 @@ use crate::directory::choice::{self, Candidates, Exclude};
 use crate::directory::{NetView, Roles, VerifiedDescriptor};
 use crate::handshake::HopTarget;
 use crate::ids::RelayId;
+use crate::limits::PATH_RELAYS_MIN;
 use crate::network::{Group, Network};
-
-/// Distinct address groups that a view must have before circuits are built: one for each hop.
-const GROUPS_MIN: usize = 4;
 
 impl Paths {
     /// Three hops that begin with `guard`; the last is another relay than `terminal`, whose
@@ -150,7 +148,7 @@ pub fn are_enough(network: &Network, view: &NetView, candidates: &Candidates) ->
             taken.extend(groups);
             apart += 1;
         }
-        if apart >= GROUPS_MIN {
+        if apart >= PATH_RELAYS_MIN {
             return true;
         }
     }

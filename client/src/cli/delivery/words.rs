@@ -8,7 +8,7 @@ use umbel_proto::time::Duration;
 
 use super::super::failure::{Exit, Failure};
 use super::super::view::{
-    CLOCK_HINT, DISPUTED_HINT, DISPUTED_TEXT, FEW_HINT, clock_text, few_text,
+    CLOCK_HINT, DISPUTED_HINT, DISPUTED_TEXT, clock_text, few_hint, few_text,
 };
 use super::super::{output, times};
 use super::progress::Obstacle;
@@ -66,7 +66,7 @@ pub(super) fn planned_text(holders: &str, wait: Duration) -> String {
 pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
-        Obstacle::View { relays: 1.. } => "too few relays are known yet",
+        Obstacle::View { relays: 1.. } => "too few relays can be used yet",
         Obstacle::View { .. } | Obstacle::Clock { .. } => "no list of relays has come yet",
         Obstacle::Disputed => DISPUTED_TEXT,
         Obstacle::Unreachable => "no relay can be reached just now",
@@ -119,7 +119,7 @@ pub(in super::super) fn why(reason: DeferReason) -> Cow<'static, str> {
 
 pub(super) fn hint(obstacle: Obstacle) -> &'static str {
     match obstacle {
-        Obstacle::View { relays: 1.. } => FEW_HINT,
+        Obstacle::View { relays } if relays > 0 => few_hint(relays),
         Obstacle::Unreachable | Obstacle::View { .. } => {
             "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
              ID@HOST:PORT`; the next send or receive tries again"
