@@ -388,7 +388,7 @@ fn method(plan: &Plan) -> String {
         "{} relays, one an address, in {} autonomous systems of the AS map: the n-th has in proportion to 1/n of them. {} clients \
          ({} pairs of a sender and the owner of an inbox) choose guards, L2 relays and holders of {} mailboxes by the production code \
          (`proto::path`), from their first day on, and are looked at once a day for {DAYS} days. Every guard answers, and \
-         nobody leaves: churn makes clients draw more often than this. (The issue asks for 10,000 client-years: these are fewer, each tried with more choices of hostile relays.) For each share, {} choices of relays at random are called \
+         nobody leaves: churn makes clients draw more often than this. For each share, {} choices of relays at random are called \
          hostile, each with that share of draws, and tried on all pairs. A pair is *exposed* from the day on which one of the two uses a hostile guard \
          while one of the owner's holders is hostile, too: this party sees a user's address, and the times of the mailbox.\n\n\
          The formula: (1 - (1 - f)^k) (1 - (1 - f)^2g), for k = {} mailboxes, and g guards a year for each of the two, one after the \
