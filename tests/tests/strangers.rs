@@ -1,5 +1,6 @@
-//! Real processes in networks among strangers: relays are believed once others have reached them, by
-//! default parameters but one. In a file of its own, so that its many processes run beside no others.
+//! Real processes in networks among strangers: relays are believed once others have reached them. The
+//! parameters are the default ones, but that private addresses are allowed and two waits are short. In
+//! a file of its own, so that its many processes run beside no others.
 
 #![allow(
     clippy::expect_used,

@@ -353,8 +353,7 @@ impl Sync {
         }
     }
 
-    // §6.4(10i)
-    /// A relay drawn at random, where circuits break and it has to be seen whether all do.
+    /// A relay drawn at random, where circuits break and it has to be seen whether all do (§6.4(10i)).
     fn draw_probe(&self, cx: &mut Context<'_>, pool: &Pool) -> Option<(RelayId, Isolation)> {
         let is_due = self.asks_guards(cx) && self.backoff.is_due(cx.now);
         if !is_due || !pool.wants_probe(cx.now) {

@@ -81,10 +81,9 @@ impl Pool {
         self.breakers.is_alone(terminal)
     }
 
-    // §6.4(10i)
     /// The terminals to which no circuit begins now, since circuits broke in a row over the guard in
-    /// use, to these among others. Whether it is they who break them is known once a circuit to another
-    /// carries an answer over that guard.
+    /// use, to these among others (§6.4(10i)). Whether it is they who break them is known once a circuit
+    /// to another carries an answer over that guard.
     pub(in super::super) fn held_terminals(
         &self,
         cx: &Context<'_>,
