@@ -158,7 +158,7 @@ fn begin_among_half(seed: u64, count: usize) -> (World, InboxAddress) {
     (world, address)
 }
 
-// §6.4(8), §6.4(11): it is no end that no circuit can be built just now.
+// §6.4(8): it is no end that no circuit can be built just now.
 #[test]
 fn who_waits_where_half_of_the_relays_died_gets_through_by_few_guards() {
     for (seed, count) in [(558, 13), (568, 13), (573, 21), (575, 21)] {

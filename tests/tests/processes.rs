@@ -106,7 +106,7 @@ fn a_message_waits_in_the_outbox_until_there_is_a_network_again() {
     assert_eq!(came, counted([b"first".to_vec(), b"second".to_vec()]));
 }
 
-#[test] // §6.4(11): while there is time, commands go on.
+#[test] // while there is time, commands go on
 fn commands_outlast_a_time_in_which_no_circuit_can_be_built() {
     let mut fleet = Fleet::new(8);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
@@ -144,7 +144,7 @@ fn commands_outlast_a_time_in_which_no_circuit_can_be_built() {
     );
 }
 
-#[test] // §6.4(1): four groups, and nothing is wrong with the connection
+#[test] // §6.4(1): four relays for a path, and nothing is wrong with the connection
 fn a_network_of_three_relays_is_said_to_be_too_small() {
     let fleet = Fleet::new(3);
     let alice = fleet.profile("alice");

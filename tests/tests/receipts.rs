@@ -387,7 +387,7 @@ fn relays_that_close_their_ports_frame_no_issuer_that_others_need() {
     assert!(all.iter().all(|it| it.barred_until.is_none()));
 }
 
-// §8.2(4): its descriptor lives for two days more.
+// §8.1(4): its descriptor lives for two days more.
 #[test]
 fn a_seed_that_can_not_be_dialled_is_missed_at_once() {
     let mut world = twelve(31);
