@@ -185,7 +185,7 @@ fn a_companion_out_of_reach_leaves_its_place_to_another() {
 }
 
 #[test] // §6.4(10), §10.5(6)
-fn holders_that_break_circuits_have_companions_within_the_hour() {
+fn of_holders_that_break_circuits_one_has_a_companion_in_an_hour() {
     let (mut world, address, _) = follower(1209);
     for holder in with_queues(&mut world) {
         world.relay(holder).sabotage = Some(Sabotage::Mailboxes);
@@ -193,7 +193,8 @@ fn holders_that_break_circuits_have_companions_within_the_hour() {
     let before = world.client(BOB).notices.len();
     let has_one = |world: &World| mailboxes_of(world, BOB) == (4, 1);
     assert!(world.run_until(hours(1), has_one), "{}", world.describe());
-    // Some of these holders are positions too, and answer there: that clears them for a while.
+    // Some of these holders are positions, too, and answer there. That clears them for a while, and the
+    // second comes later.
     expect_mailboxes(&mut world, minutes(30), (5, 3));
     let sent = world.send(ALICE, &address, b"to companions".to_vec());
     world.expect_within(minutes(10), |world| is_held_by(world, sent, 2));
