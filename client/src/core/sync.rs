@@ -435,6 +435,14 @@ impl Sync {
         self.running.is_some()
     }
 
+    /// The relay that is asked now over a circuit of several hops.
+    #[cfg(test)]
+    pub(super) fn far_source(&self) -> Option<RelayId> {
+        let running = self.running.as_ref();
+        let far = running.filter(|running| !running.isolation.is_direct());
+        far.map(|running| running.peer)
+    }
+
     /// Whether a link to this relay is kept for now.
     pub(super) fn wants(&self, relay: RelayId) -> bool {
         self.running

@@ -164,12 +164,17 @@ impl Pool {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
-        self.suspects.on_worked(&path);
+        self.on_worked(&path);
+    }
+
+    /// A circuit of this path carried an answer.
+    pub(super) fn on_worked(&mut self, path: &[RelayId]) {
+        self.suspects.on_worked(path);
         path.iter()
             .take(STUB_HOPS)
             .skip(1)
             .for_each(|&relay| self.paths.avoided.handle_worked(relay));
-        self.breakers.on_worked(&path);
+        self.breakers.on_worked(path);
         self.brake.reset();
         if let Some(guard) = path.first() {
             self.suspected.remove(guard);
@@ -357,14 +362,22 @@ impl Pool {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
-        let [guard, way @ ..] = path.as_slice() else {
+        tracing::debug!(is_certain, "a circuit broke before it carried an answer");
+        self.on_path_broken(cx, &path, is_certain);
+    }
+
+    /// A circuit of this path broke before it carried an answer.
+    pub(super) fn on_path_broken(
+        &mut self,
+        cx: &mut Context<'_>,
+        path: &[RelayId],
+        is_certain: bool,
+    ) {
+        let [guard, way @ ..] = path else {
             return;
         };
-        tracing::debug!(is_certain, "a circuit broke before it carried an answer");
-        if self
-            .breakers
-            .on_broken(cx.now, broken_life(&cx.network.params), &path)
-        {
+        let life = broken_life(&cx.network.params);
+        if self.breakers.on_broken(cx.now, life, path) {
             return;
         }
         if is_certain {
@@ -372,8 +385,8 @@ impl Pool {
                 .guards
                 .handle_failed(cx.known(), *guard, way, Stage::Built);
         }
-        let suspected = self.suspects.on_broken(cx, &path);
-        self.act_on(cx, suspected, &path);
+        let suspected = self.suspects.on_broken(cx, path);
+        self.act_on(cx, suspected, path);
         let attempt = u32::try_from(cx.network.params.circuits_per_attempt)
             .unwrap_or(u32::MAX)
             .max(1);

@@ -1,5 +1,6 @@
 //! How many relays a client dials, and takes for guards, while guards can't be reached
-//! (docs/protocol.md §6.4(8), §6.4(9)).
+//! (docs/protocol.md §6.4(8), §6.4(9)), and what it does where circuits break and there is no other
+//! guard (§6.4(10i)).
 
 use std::collections::BTreeSet;
 
@@ -11,11 +12,15 @@ use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::{AddressGroups, Network, Params};
+use umbel_proto::path::hop_target;
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
+use super::super::circuit::Isolation;
 use super::super::io::{Snapshot, StoreOp};
+use super::super::sync::Sync;
 use super::super::testing::link_up;
+use super::Acquired;
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const RELAYS: u16 = 120;
@@ -311,4 +316,153 @@ fn a_network_that_is_back_gives_primary_guards_their_time_again() {
             .is_some_and(|guard| primary.contains(&guard))
     );
     assert_eq!(blocked.tried(), tried);
+}
+
+/// A client with one guard that answers, over which circuits break.
+struct Breaking {
+    blocked: Blocked,
+    guard: RelayId,
+    /// Those that are no guards of its.
+    others: Vec<RelayId>,
+    way: usize,
+}
+
+impl Breaking {
+    fn new() -> Self {
+        let mut before = Blocked::new(&[], None);
+        before.run_for(Duration::from_secs(1));
+        let sample = before.sample();
+        let mut blocked = Blocked::new(&[], before.paths);
+        blocked.answering = sample[..1].iter().copied().collect();
+        blocked.run_for(Duration::from_secs(1));
+        assert_eq!(blocked.in_use(), Some(sample[0]));
+        let all = blocked.core.shared.book.view().iter();
+        let others = all.map(|known| known.relay);
+        let others = others.filter(|relay| !sample.contains(relay)).collect();
+        Self {
+            blocked,
+            guard: sample[0],
+            others,
+            way: 0,
+        }
+    }
+
+    /// A path to this one of the others, by the next of three ways that have nothing in common.
+    fn path(&mut self, terminal: usize) -> [RelayId; 4] {
+        self.way = (self.way + 1) % 3;
+        let between = 90 + self.way * 2;
+        let [layer2, middle] = [self.others[between], self.others[between + 1]];
+        [self.guard, layer2, middle, self.others[terminal]]
+    }
+
+    /// A circuit to this one of the others breaks.
+    fn on_broken(&mut self, terminal: usize) {
+        let path = self.path(terminal);
+        let Core { shared, pool, .. } = &mut self.blocked.core;
+        let mut cx = shared.context(at(self.blocked.now), &mut self.blocked.rng);
+        pool.on_path_broken(&mut cx, &path, true);
+    }
+
+    fn on_answered(&mut self, terminal: usize) {
+        let path = self.path(terminal);
+        self.blocked.core.pool.on_worked(&path);
+    }
+
+    /// What asking for a circuit to this one gives.
+    fn acquire(&mut self, terminal: usize) -> Acquired {
+        let Core { shared, pool, .. } = &mut self.blocked.core;
+        let mut cx = shared.context(at(self.blocked.now), &mut self.blocked.rng);
+        let serial = u64::try_from(terminal).expect("a small number");
+        let target = hop_target(cx.view(), self.others[terminal]).expect("it is in the view");
+        pool.acquire(&mut cx, &Isolation::View { serial }, &target, false)
+    }
+
+    fn is_braked(&mut self, terminal: usize) -> bool {
+        matches!(self.acquire(terminal), Acquired::Braked)
+    }
+
+    /// Whether no circuit begins, to whomever.
+    fn rests(&mut self) -> bool {
+        let Core { shared, pool, .. } = &mut self.blocked.core;
+        let mut cx = shared.context(at(self.blocked.now), &mut self.blocked.rng);
+        matches!(pool.begin_stub(&mut cx, None), Acquired::Braked)
+    }
+
+    /// Whether this one is to blame, and not the way.
+    fn breaks_alone(&self, terminal: usize) -> bool {
+        self.blocked.core.pool.breaks_alone(self.others[terminal])
+    }
+
+    /// The relay drawn at random that a client would ask which has asked nobody yet.
+    fn probed(&mut self) -> Option<RelayId> {
+        let mut sync = Sync::new(Vec::new(), None, None);
+        let core = &mut self.blocked.core;
+        let Core {
+            shared,
+            pool,
+            requests,
+            ..
+        } = core;
+        let mut cx = shared.context(at(self.blocked.now), &mut self.blocked.rng);
+        sync.drive(&mut cx, pool, requests);
+        sync.far_source()
+    }
+
+    /// The rest that follows circuits that broke is over.
+    fn rest(&mut self) {
+        self.blocked.now = self.blocked.now + network().params.retry_max;
+    }
+}
+
+#[test] // §6.4(10i)
+fn no_circuit_begins_to_who_may_break_it_before_another_has_answered() {
+    let mut breaking = Breaking::new();
+    (0..3).for_each(|terminal| breaking.on_broken(terminal));
+    assert!(breaking.rests(), "none begins at all");
+    breaking.rest();
+    assert!(!breaking.rests());
+    assert!((0..3).all(|terminal| breaking.is_braked(terminal)));
+    assert!(matches!(breaking.acquire(3), Acquired::Circuit(_)));
+    // Another answers over this guard: it is they who break circuits, and they may be tried again.
+    breaking.on_answered(4);
+    assert!(!breaking.is_braked(0));
+    breaking.on_broken(0);
+    assert!(breaking.breaks_alone(0) && !breaking.breaks_alone(1));
+    assert!(!breaking.is_braked(1));
+}
+
+#[test] // §6.4(10i)
+fn who_is_asked_at_random_is_none_that_may_break_circuits() {
+    let mut breaking = Breaking::new();
+    (0..60).for_each(|terminal| breaking.on_broken(terminal));
+    assert_eq!(breaking.probed(), None, "a rest");
+    breaking.rest();
+    let held: BTreeSet<RelayId> = breaking.others[..60].iter().copied().collect();
+    for _ in 0..40 {
+        let probed = breaking.probed().expect("each time");
+        assert!(probed != breaking.guard && !held.contains(&probed));
+    }
+}
+
+#[test] // §6.4(10i)
+fn a_guard_that_breaks_all_circuits_has_one_relay_after_another_asked() {
+    let mut breaking = Breaking::new();
+    (0..3).for_each(|terminal| breaking.on_broken(terminal));
+    for terminal in 10..20 {
+        breaking.rest();
+        assert!(breaking.probed().is_some());
+        breaking.on_broken(terminal);
+        assert_eq!(breaking.probed(), None, "a rest after each");
+        assert!(!breaking.breaks_alone(terminal));
+    }
+    let pool = &breaking.blocked.core.pool;
+    assert!(pool.suspected.contains(&breaking.guard));
+}
+
+#[test] // §6.4(10i)
+fn while_circuits_carry_answers_no_relay_is_asked_for_that() {
+    let mut breaking = Breaking::new();
+    (0..2).for_each(|terminal| breaking.on_broken(terminal));
+    assert_eq!(breaking.probed(), None, "two may be chance");
+    assert!(!breaking.is_braked(0));
 }
