@@ -109,6 +109,24 @@ fn a_relay_whose_links_come_from_elsewhere_is_told_from_where() {
     assert_believed_by_nobody(&fleet, "elsewhere", &[&reason, remedy]);
 }
 
+#[test] // §8.2(4): its descriptor is alive, and each receipt is needed
+fn a_seed_that_died_is_named_to_who_waits_for_its_receipt() {
+    let mut fleet = network();
+    fleet.relays[1].kill();
+    let seed = fleet.relays[1].peer.clone();
+    fleet.add_relay(&[]);
+    let newcomer = &fleet.relays[4];
+    let is_told = |status: &Value| text(&status["health"]).contains(&seed);
+    let status = answer(newcomer, &["status"], is_told);
+    let health = text(&status["health"]);
+    assert!(health.starts_with("not in use: "), "{health}");
+    assert!(health.contains("2 of 3 receipts so far"), "{health}");
+    let others = fleet.relays.iter().take(4).map(|relay| &relay.peer);
+    let named = others.filter(|peer| health.contains(*peer)).count();
+    assert_eq!(named, 1, "{health}");
+    assert_eq!(newcomer.asked(&["why", &seed])["known"], true);
+}
+
 #[test] // §8.1(4)
 fn a_relay_whose_clock_is_wrong_is_told_by_how_much() {
     if !Shift::is_possible() {

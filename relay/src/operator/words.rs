@@ -26,6 +26,8 @@ use crate::running::seeds;
 const STARTING_MAX: Duration = Duration::from_secs(15);
 /// The end of a sentence after which an operator would ask.
 const NOTHING_TO_DO: &str = ": nothing to do";
+/// What to do where those asked for receipts don't answer.
+const SILENT_HINT: &str = "Nothing to do at first: others are asked. If it stays so, see whether the firewall lets this relay dial others";
 
 /// What became of this relay's requests for receipts of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,28 +270,39 @@ impl<'a> Sentences<'a> {
                 restore_or_move(self.facts.network)
             ),
             Asked::Silent => format!(
-                "silent: {count} gave no answer about {address}; {}. Nothing to do at first: others are asked. If it stays so, see \
-                 whether the firewall lets this relay dial others",
-                self.so_far(it)
+                "silent: {count} gave no answer about {address}; {}. {}",
+                self.so_far(it),
+                self.missing().unwrap_or_else(|| SILENT_HINT.to_owned())
             ),
             Asked::Wrong => format!(
                 "wrong: {count} sent a receipt for {address} that is none; {}. Check this relay's clock; others are asked",
                 self.so_far(it)
             ),
-            Asked::Asking => match &self.standing.missing_seeds[..] {
-                missing if missing.is_empty() || self.is_starting() => format!(
-                    "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}{}",
-                    self.so_far(it),
-                    family_of_issuers(address)
-                ),
-                missing => format!(
-                    "asking: {}. While the network is young, the seeds of its file vouch for others, and these can't be reached: \
-                     {}. It takes seconds once they are back: tell whoever runs them",
-                    self.so_far(it),
-                    listed(missing)
-                ),
-            },
+            Asked::Asking => format!(
+                "asking: {}. {}",
+                self.so_far(it),
+                self.missing().unwrap_or_else(|| {
+                    format!(
+                        "Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}{}",
+                        family_of_issuers(address)
+                    )
+                })
+            ),
         }
+    }
+
+    /// The seeds for which a young network waits, if it does, and what to do. One that was asked for a
+    /// receipt has not answered.
+    fn missing(&self) -> Option<String> {
+        let missing = &self.standing.missing_seeds;
+        let is_waiting = !missing.is_empty() && !self.is_starting();
+        is_waiting.then(|| {
+            format!(
+                "While the network is young, the seeds of its file vouch for others, and these can't be reached: {}. It takes \
+                 seconds once they are back: tell whoever runs them",
+                listed(missing)
+            )
+        })
     }
 
     /// By whom this relay is reached.
