@@ -101,7 +101,7 @@ impl Shared {
         let (mut clock, _) = ClockGuard::restore(clock, now, wall);
         let is_start_news = clock.count_start(wall);
         let mut book = Book::restore(&network, relays, wall);
-        book.believe_listed_only(&network, words);
+        book.believe_listed_only(&network, wall, words);
         Self {
             book,
             own_relay,

@@ -28,7 +28,7 @@ const UNVOUCHED_MAX: usize = 4096;
 pub(super) struct Unvouched {
     source: Option<RelayId>,
     descriptors: Vec<Unverified>,
-    /// The last source that passed on more such relays than the view has.
+    /// The last source that counts, if it passed on more such relays than the view has.
     full_of: Option<Arc<Source>>,
 }
 
@@ -111,6 +111,7 @@ impl Shared {
         if self.unvouched.source != Some(teller.source.relay) {
             // They came from another source, whose reconciliation has not ended.
             self.unvouched.clear();
+            self.look_whether_locked_out(wall, teller)?;
             return Ok(news);
         }
         loop {
@@ -134,8 +135,12 @@ impl Shared {
     /// back, and most relays can't come in. If two sources that are apart show so, and it has no path to
     /// lose, its setup is still to come (§8.2(3)).
     fn look_whether_locked_out(&mut self, wall: WallTime, teller: &Teller) -> Result<(), Forged> {
+        if !teller.counts {
+            return Ok(());
+        }
         let view = self.book.view();
-        if self.is_ready || !teller.counts || view.doubted_count() * 2 > view.len() {
+        let other = self.unvouched.full_of.take();
+        if self.is_ready || view.doubted_count() * 2 > view.len() {
             return Ok(());
         }
         let mut refused = BTreeSet::new();
@@ -151,11 +156,11 @@ impl Shared {
         if refused.len() <= view.len() {
             return Ok(());
         }
-        let other = self.unvouched.full_of.replace(Arc::clone(&teller.source));
         if other.is_some_and(|other| other.is_apart_from(&teller.source)) {
-            self.unvouched.full_of = None;
             self.book.begin_anew();
             self.store_book();
+        } else {
+            self.unvouched.full_of = Some(Arc::clone(&teller.source));
         }
         Ok(())
     }
@@ -274,7 +279,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
 
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
@@ -338,42 +343,94 @@ mod tests {
         assert!((1..21).all(|number| old.iter().any(|(relay, _)| *relay == id(number))));
     }
 
-    #[test] // §8.2(3)
-    fn two_sources_show_a_client_that_it_is_locked_out_and_one_does_not() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let mut shared = surroundings(Network::local(), WALL);
-        for number in 1..=2 {
-            let known = Unverified::decode(&descriptor(number)).unwrap();
-            shared.learn(WALL, &teller(), known, &mut rng).unwrap();
+    /// A client with two relays in its view, and what sources pass on that it takes from nobody.
+    struct LockedOut {
+        shared: Shared,
+        rng: ChaCha20Rng,
+    }
+
+    impl LockedOut {
+        fn new() -> Self {
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            let mut shared = surroundings(Network::local(), WALL);
+            for number in 1..=2 {
+                let known = Unverified::decode(&descriptor(number)).unwrap();
+                shared.learn(WALL, &teller(), known, &mut rng).unwrap();
+            }
+            shared.is_ready = false;
+            shared.network.params.receipts_min = 1;
+            Self { shared, rng }
         }
-        shared.is_ready = false;
-        shared.network.params.receipts_min = 1;
-        let wall = WALL + Duration::from_secs(7200);
-        // Whether it begins anew, once this source has passed on these.
-        let mut tell = |source: u8, relays: &[Vec<u8>]| {
-            let (relay, groups) = (id(source), BTreeSet::new());
-            let source = Arc::new(Source { relay, groups });
-            let teller = Teller {
-                source,
-                counts: true,
-            };
+
+        /// Whether the setup begins anew, once this source has passed on these, and nothing else.
+        fn tell(&mut self, number: u8, relays: &[Vec<u8>]) -> Result<bool, Forged> {
+            self.tell_as((number, number), true, relays)
+        }
+
+        /// The same of a source in this group, and that counts, or does not.
+        fn tell_as(
+            &mut self,
+            (number, group): (u8, u8),
+            counts: bool,
+            relays: &[Vec<u8>],
+        ) -> Result<bool, Forged> {
+            let wall = WALL + Duration::from_secs(7200);
+            let at = SocketAddr::from(([127, 0, 0, 1], 9000 + u16::from(group)));
+            let groups = self.shared.network.groups_of(at).collect();
+            let source = Arc::new(Source {
+                relay: id(number),
+                groups,
+            });
+            let teller = Teller { source, counts };
             for relay in relays {
                 let refused = Unverified::decode(relay).unwrap();
-                assert_eq!(shared.learn(wall, &teller, refused, &mut rng), Ok(false));
+                let learned = self.shared.learn(wall, &teller, refused, &mut self.rng);
+                assert_eq!(learned, Ok(false));
             }
-            let ended = shared.learn_unvouched(wall, &teller, &mut rng);
-            let is_anew = shared.book.view().is_setting_up(wall);
-            ended.map(|_| is_anew)
-        };
+            self.shared
+                .learn_unvouched(wall, &teller, &mut self.rng)
+                .map(|_| self.shared.book.view().is_setting_up(wall))
+        }
+    }
+
+    #[test] // §8.2(3)
+    fn two_sources_show_a_client_that_it_is_locked_out() {
+        let mut client = LockedOut::new();
+        let three = [3, 4, 5].map(descriptor);
+        assert_eq!(client.tell(1, &three), Ok(false));
+        assert_eq!(client.tell(1, &three), Ok(false), "the same once more");
+        let of_its_group = client.tell_as((2, 1), true, &three);
+        assert_eq!(of_its_group, Ok(false), "of the same group");
+        assert_eq!(
+            client.tell_as((2, 2), false, &three),
+            Ok(false),
+            "elsewhere"
+        );
+        assert_eq!(client.tell(2, &three), Ok(true));
+    }
+
+    #[test] // §8.2(3)
+    fn nothing_else_shows_a_client_that_it_is_locked_out() {
         let three = [3, 4, 5].map(descriptor);
         let mut unsigned = three.clone();
         *unsigned[2].last_mut().unwrap() ^= 1;
-        assert_eq!(tell(1, &three), Ok(false));
-        assert_eq!(tell(1, &three), Ok(false), "the same once more");
-        assert_eq!(tell(2, &unsigned), Err(Forged));
-        let twice = [3, 4, 4].map(descriptor);
-        assert_eq!(tell(2, &twice), Ok(false), "as many as it knows");
-        assert_eq!(tell(2, &three), Ok(true));
+        let mut client = LockedOut::new();
+        assert_eq!(client.tell(1, &three), Ok(false));
+        assert_eq!(client.tell(2, &unsigned), Err(Forged));
+        let between = |of_another: &[Vec<u8>]| {
+            let mut client = LockedOut::new();
+            assert_eq!(client.tell(1, &three), Ok(false));
+            assert_eq!(client.tell(2, of_another), Ok(false));
+            assert_eq!(client.tell(2, &three), Ok(false), "not one after the other");
+            client.tell(1, &three)
+        };
+        assert_eq!(between(&[3, 4, 4].map(descriptor)), Ok(true), "as many");
+        assert_eq!(between(&[]), Ok(true), "nothing");
+        let mut ready = LockedOut::new();
+        ready.shared.is_ready = true;
+        for source in [1, 2] {
+            assert_eq!(ready.tell(source, &three), Ok(false), "it has a path");
+        }
     }
 
     #[test] // §1.6(4), §10.5(1)

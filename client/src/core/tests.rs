@@ -7,7 +7,7 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command as CellCommand};
-use umbel_proto::directory::{Age, BookRow};
+use umbel_proto::directory::{Age, Belief, BookRow};
 use umbel_proto::ids::{CircId, MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -291,7 +291,7 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
     assert_eq!(open(outbox), Some(SnapshotFault::Outbox(id)));
     let age = Age {
         first_seen: WALL,
-        setup_at: WALL,
+        belief: Belief::Given(WALL),
         there_since: WALL,
     };
     let relays = vec![BookRow {

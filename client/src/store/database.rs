@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
-use umbel_proto::directory::{Age, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::formats::{steps_from, take_steps};
@@ -420,7 +420,7 @@ impl Database {
                     |row| {
                         let age = Age {
                             first_seen: wall_time(row.get(1)?),
-                            setup_at: wall_time(row.get(2)?),
+                            belief: Belief::from_number(wall_time(row.get(2)?).as_secs()),
                             there_since: wall_time(row.get(3)?),
                         };
                         Ok(BookRow {
@@ -604,7 +604,7 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
                 relay.as_bytes(),
                 row.descriptor,
                 seconds(row.age.first_seen),
-                seconds(row.age.setup_at),
+                seconds(WallTime(row.age.belief.to_number())),
                 seconds(row.age.there_since),
             ],
         ),

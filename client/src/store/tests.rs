@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
-use umbel_proto::directory::{Age, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::time::WallTime;
 use zeroize::Zeroizing;
@@ -96,7 +96,7 @@ fn row(number: u8) -> BookRow {
         descriptor: vec![number],
         age: Age {
             first_seen: at(1000),
-            setup_at: at(900),
+            belief: Belief::Given(at(900)),
             there_since: at(1000),
         },
     }

@@ -8,20 +8,47 @@ use crate::time::{Duration, WallTime};
 pub struct Age {
     /// When it was first seen.
     pub first_seen: WallTime,
-    /// When the view that it came into was begun. For one that is in doubt a number below 3 stands in its
-    /// place: two sources have not listed it yet, or most lack it. If it came in the setup it is as old as
-    /// it was seen. A client draws none such (§8.2(11)).
-    pub setup_at: WallTime,
+    /// Whether it is taken at its word. A client draws no other (§8.2(11)), and to a relay no other
+    /// vouches (§8.2(12)).
+    pub belief: Belief,
     /// Since when its first address has been the one that it is now (§9.4(1)).
     pub there_since: WallTime,
 }
 
-/// In place of the time of a setup: the relay was never taken at its word.
-const NOT_YET: WallTime = WallTime(0);
-/// In place of the time of a setup: the relay was taken at its word, and most sources lack it now.
-const NO_MORE: WallTime = WallTime(1);
-/// In place of the time of a setup: it is still to come.
-const ANEW: WallTime = WallTime(2);
+/// Whether a relay is taken at its word: several sources list it, or it was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Belief {
+    /// It is. The setup of its view began then: if it came in the hour after that, it is of that setup.
+    Given(WallTime),
+    /// It never was: two sources have not listed it yet, or it was not met.
+    NotYet,
+    /// It was, until most sources lacked it, or until it moved: it is to be met again.
+    NoMore,
+    /// It was, before a setup that is still to come.
+    Anew,
+}
+
+impl Belief {
+    /// As a number, for a store: of a time its seconds, which are more than those of the others.
+    pub const fn to_number(self) -> u64 {
+        match self {
+            Self::NotYet => 0,
+            Self::NoMore => 1,
+            Self::Anew => 2,
+            Self::Given(setup_at) => setup_at.as_secs(),
+        }
+    }
+
+    /// What [`Self::to_number`] gave.
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::NotYet,
+            1 => Self::NoMore,
+            2 => Self::Anew,
+            setup_at => Self::Given(WallTime(setup_at)),
+        }
+    }
+}
 
 impl Age {
     /// Whether it has been known for this long, or since the view was set up.
@@ -31,22 +58,28 @@ impl Age {
 
     /// The age of a relay that has come into doubt.
     pub(super) fn in_doubt(self) -> Self {
-        let setup_at = match self.setup_at {
-            NOT_YET | ANEW => self.setup_at,
-            _ => NO_MORE,
+        let belief = match self.belief {
+            Belief::Given(_) => Belief::NoMore,
+            doubt => doubt,
         };
-        Self { setup_at, ..self }
+        Self { belief, ..self }
     }
 
     /// The age of a relay that was known before a setup that is still to come.
     pub(super) fn anew(self) -> Self {
-        let setup_at = ANEW;
-        Self { setup_at, ..self }
+        let belief = match self.belief {
+            Belief::NotYet => Belief::NotYet,
+            Belief::Given(_) | Belief::NoMore | Belief::Anew => Belief::Anew,
+        };
+        Self { belief, ..self }
     }
 
-    /// When the setup began of which it is; none, for one that is in doubt.
+    /// When the setup of its view began; none, for one that is in doubt.
     pub(super) fn setup(self) -> Option<WallTime> {
-        (!self.is_in_doubt()).then_some(self.setup_at)
+        match self.belief {
+            Belief::Given(setup_at) => Some(setup_at),
+            Belief::NotYet | Belief::NoMore | Belief::Anew => None,
+        }
     }
 
     /// From when on it counts as known for this long.
@@ -75,29 +108,28 @@ impl Age {
     /// Since when it has been at its first address, as this node knows it. All of the setup are as old:
     /// when in it each came says only who answered first.
     pub fn known_there_since(self) -> WallTime {
-        if self.there_since <= self.setup_at + SETUP_LEN {
-            self.there_since.min(self.setup_at)
-        } else {
-            self.there_since
-        }
+        let setup = self.setup();
+        let setup = setup.filter(|&setup_at| self.there_since <= setup_at + SETUP_LEN);
+        setup.map_or(self.there_since, |setup_at| self.there_since.min(setup_at))
     }
 
     /// Whether several sources must list it, or it must be met, before it is taken at its word.
     pub(super) fn is_in_doubt(self) -> bool {
-        self.setup_at <= ANEW
+        self.setup().is_none()
     }
 
     /// Whether it is in doubt, and never was in none.
     pub(super) fn was_never_believed(self) -> bool {
-        self.setup_at == NOT_YET
+        self.belief == Belief::NotYet
     }
 
-    /// Whether it was in no doubt before most sources lacked it.
+    /// Whether it is in doubt, and was in none before.
     pub(super) fn is_doubted_again(self) -> bool {
-        self.setup_at == NO_MORE
+        self.belief == Belief::NoMore
     }
 
     fn is_of_setup(self) -> bool {
-        self.first_seen <= self.setup_at + SETUP_LEN
+        self.setup()
+            .is_some_and(|setup_at| self.first_seen <= setup_at + SETUP_LEN)
     }
 }

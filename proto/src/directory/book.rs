@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::CryptoRng;
 
-use super::age::Age;
+use super::age::{Age, Belief};
 use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
 use super::listing::{Doubts, Listing, Mark, Source};
@@ -29,8 +29,9 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
-    /// When this node was last in touch with the network.
-    in_touch_at: WallTime,
+    /// Until when this node is in touch with the network, or was (§8.2(4)); `None` while it knows nobody
+    /// to be in touch with. It changes only with the relays that are known, not as time passes.
+    in_touch_until: Option<WallTime>,
     doubts: Doubts,
     /// Drawn when the view is full for the first time.
     salt: Option<Salt>,
@@ -149,7 +150,7 @@ impl Book {
         Self {
             view: NetView::new(),
             past: BTreeMap::new(),
-            in_touch_at: WallTime(0),
+            in_touch_until: None,
             doubts: Doubts::new(),
             salt: None,
             changes: 0,
@@ -220,7 +221,7 @@ impl Book {
 
     /// A relay takes the word of those alone that it has met where they say they are, but for those of its
     /// setup: whoever is invented can't be met, and vouches for nobody (§8.2(12)).
-    pub fn believe_met_only(&mut self, network: &Network) {
+    pub fn believe_met_only(&mut self, network: &Network, wall: WallTime) {
         if network.params.receipts_min == 0 {
             return;
         }
@@ -235,6 +236,7 @@ impl Book {
             .collect();
         // Nobody's word but one's own settles these.
         late.iter().for_each(|relay| self.doubts.remove(relay));
+        self.note_touch(network, wall);
     }
 
     /// This relay has met another where that says it is.
@@ -250,6 +252,7 @@ impl Book {
     pub fn believe_listed_only(
         &mut self,
         network: &Network,
+        wall: WallTime,
         words: impl IntoIterator<Item = (RelayId, Vec<u8>)>,
     ) {
         // Where receipts are not needed, anybody can be anybody.
@@ -270,6 +273,7 @@ impl Book {
                 self.doubts.restore(relay, &words);
             }
         }
+        self.note_touch(network, wall);
     }
 
     /// All relays that this node knows.
@@ -438,12 +442,12 @@ impl Book {
         among: impl Iterator<Item = RelayId>,
     ) -> Issuers<'_> {
         // Else relays that fall silent could vouch, and nobody would try what they say.
-        if !self.is_back(wall) {
+        let Some(in_touch_until) = self.in_touch_until.filter(|&until| until <= wall) else {
             return Issuers::new();
-        }
+        };
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
-            past.descriptor.expires_at() + LAST_KNOWN_LIFE > self.in_touch_at
+            past.descriptor.expires_at() + LAST_KNOWN_LIFE > in_touch_until
                 && past.age.is_at_least(age, past.descriptor.expires_at())
                 && self.view.may_vouch(past.age)
         };
@@ -620,7 +624,7 @@ impl Book {
         }
         let new = Age {
             first_seen: wall,
-            setup_at: wall,
+            belief: Belief::Given(wall),
             there_since: wall,
         };
         let past = self.past.remove(&descriptor.relay);
@@ -657,14 +661,10 @@ impl Book {
         self.forget(network, room, confirmed);
     }
 
-    /// Whether it was away, and most issuers are not back yet.
-    fn is_back(&self, wall: WallTime) -> bool {
-        self.in_touch_at < wall
-    }
-
-    /// Whether it was so for this long, by time that is confirmed: a clock that jumps begins no setup.
+    /// Whether it was away for this long, by time that is confirmed: a clock that jumps begins no setup.
     fn was_away_for(&self, time: Duration, confirmed: WallTime) -> bool {
-        self.in_touch_at + time <= confirmed
+        self.in_touch_until
+            .is_some_and(|until| until + time <= confirmed)
     }
 
     /// A node is in touch while a quarter of the issuers that it knows are alive (§8.2(4)). Only issuers
@@ -688,13 +688,14 @@ impl Book {
         ends.sort_unstable_by(|one, other| other.cmp(one));
         // Those that had been dead for long by then don't count either.
         let mut count = ends.len();
-        self.in_touch_at = loop {
-            let Some(&at) = ends.get(count.div_ceil(IN_TOUCH_DIVISOR).saturating_sub(1)) else {
-                break wall; // There is nobody to be in touch with.
+        self.in_touch_until = loop {
+            let place = count.div_ceil(IN_TOUCH_DIVISOR);
+            let Some(&until) = place.checked_sub(1).and_then(|place| ends.get(place)) else {
+                break None;
             };
-            let kept = ends.partition_point(|&end| end + LAST_KNOWN_LIFE > at);
+            let kept = ends.partition_point(|&end| end + LAST_KNOWN_LIFE > until);
             if kept == count {
-                break at.min(wall);
+                break Some(until);
             }
             count = kept;
         };
@@ -705,9 +706,9 @@ impl Book {
     /// is still to come (§8.2(3)).
     fn begin_anew_if_unknown(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) {
         let age = network.params.receipt_issuer_age;
-        // One that most sources lack was known, too: nobody's word begins a setup anew.
+        // One that was taken at its word was known, too: nobody's word begins a setup anew.
         let is_known = |it: Age| {
-            it.is_at_least(age, wall) && (self.view.may_vouch(it) || it.is_doubted_again())
+            it.is_doubted_again() || (it.is_at_least(age, wall) && self.view.may_vouch(it))
         };
         // Founders, who know only each other, have nothing to catch up with.
         let is_founder = network.seeds.iter().any(|seed| self.view.is_own(&seed.id));
@@ -757,7 +758,9 @@ impl Book {
 
     fn forget(&mut self, network: &Network, room: usize, confirmed: WallTime) {
         // As long as nothing was heard, nothing grows older.
-        let touched = confirmed.min(self.in_touch_at);
+        let touched = self
+            .in_touch_until
+            .map_or(confirmed, |until| until.min(confirmed));
         let is_old = |past: &Past| past.descriptor.expires_at() + LAST_KNOWN_LIFE <= touched;
         let are_many = self.past.len() > LAST_KNOWN_MAX;
         if !are_many || (self.past.len() <= room && !self.past.values().any(is_old)) {

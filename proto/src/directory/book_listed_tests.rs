@@ -126,8 +126,8 @@ fn what_came_during_a_reconciliation_is_not_of_its_source() {
         lacking: [].into(),
     };
     book.handle_listing(&source(11), &listing);
-    assert_eq!(book.view().age(&id(4)).unwrap().setup_at, WallTime(0));
-    assert_eq!(book.view().age(&id(1)).unwrap().setup_at, WALL);
+    assert_eq!(book.view().age(&id(4)).unwrap().belief, Belief::NotYet);
+    assert_eq!(book.view().age(&id(1)).unwrap().belief, Belief::Given(WALL));
 }
 
 #[test] // §8.2(3)
@@ -225,7 +225,7 @@ fn believing_client() -> (Network, Book) {
     let mut network = testing::public_network();
     network.params.receipts_min = 1;
     let mut book = Book::new();
-    book.believe_listed_only(&network, []);
+    book.believe_listed_only(&network, WALL, []);
     let learn = |book: &mut Book, number: u32, issuer: u32, at: WallTime| {
         let relay = testing::vouched(issued(number, at), [issuer], at);
         book.learn(&network, at, relay.unverified()).unwrap();
@@ -294,7 +294,7 @@ fn a_client_doubts_relays_that_most_of_its_sources_lack() {
         disk.take(book);
         // A restart forgets nothing of it.
         *book = disk.open(later(DAY + 4 * HOUR));
-        book.believe_listed_only(&network, disk.1.clone());
+        book.believe_listed_only(&network, later(DAY + 4 * HOUR), disk.1.clone());
         believes_1(&network, book)
     };
     for (number, has_it, is_believed) in [
@@ -385,10 +385,62 @@ fn what_dies_in_doubt_while_a_client_is_off_is_forgotten() {
     let mut disk = Disk::default();
     disk.take(&mut book);
     let mut book = disk.open(later(4 * DAY));
-    book.believe_listed_only(&network, disk.1.clone());
+    book.believe_listed_only(&network, later(4 * DAY), disk.1.clone());
     assert!(book.last_known_of(&id(1)).is_none() && book.last_known_of(&id(12)).is_some());
     disk.take(&mut book);
     assert!(!disk.0.contains_key(&id(1)) && disk.0.contains_key(&id(12)));
+}
+
+#[test] // §8.2(11)
+fn what_was_believed_before_its_doubts_comes_back_as_old_as_it_was() {
+    let (network, mut book) = believing_client();
+    hear_of_1(&mut book, 11, true);
+    assert_eq!(believes_1(&network, &book), [true; 3]);
+    for number in [12, 13, 14, 15, 16] {
+        hear_of_1(&mut book, number, false);
+    }
+    assert_eq!(believes_1(&network, &book), [false; 3]);
+    let back_at = later(4 * DAY);
+    book.expire(&network, back_at, back_at);
+    assert!(book.last_known_of(&id(1)).is_some(), "it is not forgotten");
+    for number in [12, 13, 14] {
+        let issuer = (number - 9) % 8 + 10;
+        let relay = testing::vouched(issued(number, back_at), [issuer], back_at);
+        take(&network, &mut book, back_at, &relay);
+    }
+    let back = testing::vouched(issued(1, back_at), [12], back_at);
+    take(&network, &mut book, back_at, &back);
+    let age = book.view().age(&id(1)).unwrap();
+    assert_eq!(
+        (age.belief, age.first_seen),
+        (Belief::NoMore, later(2 * HOUR))
+    );
+}
+
+#[test] // §8.2(3)
+fn who_has_others_doubted_begins_no_setup_anew() {
+    let network = {
+        let mut network = testing::public_network();
+        network.params.receipts_min = 1;
+        network
+    };
+    let at = later(2 * HOUR);
+    for (is_doubted, is_anew) in [(true, false), (false, true)] {
+        let mut book = Book::new();
+        book.believe_listed_only(&network, WALL, []);
+        for number in [10, 11, 12] {
+            let relay = testing::vouched(testing::relay(number), [8], WALL);
+            book.learn(&network, WALL, relay.unverified()).unwrap();
+        }
+        if is_doubted {
+            book.confirm_all();
+            [10, 11, 12].iter().for_each(|number| {
+                let _ = book.view.doubt(&id(*number));
+            });
+        }
+        book.expire(&network, at, at);
+        assert_eq!(book.view().is_setting_up(at), is_anew, "{is_doubted}");
+    }
 }
 
 #[test] // §8.2(11)
@@ -407,7 +459,7 @@ fn relays_and_networks_without_receipts_have_no_such_doubts() {
     );
     network.params.receipts_min = 0;
     let mut book = disk.open(at);
-    book.believe_listed_only(&network, disk.1.clone());
+    book.believe_listed_only(&network, at, disk.1.clone());
     assert!(believes_1(&network, &book)[0]);
 }
 
@@ -419,7 +471,7 @@ fn a_relay_takes_the_word_of_those_alone_that_it_has_met_or_that_were_there() {
     // Whatever sources list.
     let at = later(DAY + 4 * HOUR);
     let mut book = disk.open(at);
-    book.believe_met_only(&network);
+    book.believe_met_only(&network, at);
     for number in 10..14 {
         hear_of_1(&mut book, number, true);
     }
@@ -435,7 +487,7 @@ fn a_relay_takes_the_word_of_those_alone_that_it_has_met_or_that_were_there() {
     book.meet(&id(1));
     disk.take(&mut book);
     let mut restarted = disk.open(at);
-    restarted.believe_met_only(&network);
+    restarted.believe_met_only(&network, at);
     for book in [book, restarted] {
         assert!(vouches(&book, 1) && !book.view().is_unmet(&id(1)));
         let age = book.view().age(&id(1)).unwrap();
@@ -453,7 +505,7 @@ fn a_relay_that_moves_is_to_be_met_again() {
     disk.take(&mut book);
     let at = later(DAY + 4 * HOUR);
     let mut book = disk.open(at);
-    book.believe_met_only(&network);
+    book.believe_met_only(&network, at);
     book.meet(&id(1));
     for (number, is_of_setup) in [(1, false), (12, true)] {
         let elsewhere = testing::relay(number + 100).descriptor.addresses;
@@ -482,9 +534,9 @@ fn whoever_knew_nobody_that_may_vouch_has_its_setup_before_it() {
         let back_at = later(10 * DAY);
         let mut book = disk.open(back_at);
         if is_client {
-            book.believe_listed_only(&network, []);
+            book.believe_listed_only(&network, back_at, []);
         } else {
-            book.believe_met_only(&network);
+            book.believe_met_only(&network, back_at);
         }
         book.expire(&network, back_at, back_at);
         let stranger = testing::vouched(issued(20, back_at), [30], back_at);

@@ -4,10 +4,10 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::*;
-use crate::directory::Age;
 use crate::directory::range::IdRange;
 use crate::directory::testing::{self, WALL};
 use crate::directory::view::Trust;
+use crate::directory::{Age, Belief};
 use crate::directory::{DirectoryRefusal, Source, reconcile};
 
 /// One machine, the book it drives, and its own descriptor.
@@ -412,7 +412,7 @@ fn every_other_feeler_goes_to_a_relay_to_be_met_and_once_a_day() {
     let late = WALL + Duration::from_secs(2 * 3600);
     let age = Age {
         first_seen: late,
-        setup_at: WallTime(0),
+        belief: Belief::NotYet,
         there_since: late,
     };
     let unmet: Vec<RelayId> = (500..503)

@@ -27,7 +27,7 @@ mod sync_peers;
 pub mod view;
 mod vouchers;
 
-pub use age::Age;
+pub use age::{Age, Belief};
 pub use book::{Book, BookOp, BookRow, Learned, NotLearned, Shown};
 pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 pub use gossip::Gossip;

@@ -32,7 +32,7 @@ struct SyncPeer {
     has_answered: bool,
     /// Turns in a row that brought no answer.
     failures: u32,
-    /// Turns in a row that it was too busy for.
+    /// Turns that it was too busy for since it last answered to the end.
     busy: u32,
 }
 

@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use super::age::Age;
+use super::age::{Age, Belief};
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
 use super::eviction::{self, Candidate, Reason, Salt, Standing, TurnedAway};
 use super::range::IdRange;
@@ -301,7 +301,7 @@ impl NetView {
             descriptor,
             Age {
                 first_seen: wall,
-                setup_at,
+                belief: Belief::Given(setup_at),
                 there_since: wall,
             },
         )
@@ -532,7 +532,7 @@ impl NetView {
         let setup_at = self.began_at.filter(|_| !is_in_doubt);
         Age {
             first_seen: wall,
-            setup_at: setup_at.unwrap_or_default(),
+            belief: setup_at.map_or(Belief::NotYet, Belief::Given),
             there_since: wall,
         }
     }
@@ -553,7 +553,7 @@ impl NetView {
     /// then.
     pub(super) fn confirm(&mut self, relay: &RelayId) {
         if let Some(entry) = self.relays.get_mut(relay) {
-            entry.age.setup_at = self.began_at.unwrap_or_default();
+            entry.age.belief = self.began_at.map_or(Belief::NotYet, Belief::Given);
         }
     }
 

@@ -97,7 +97,7 @@ impl Control {
         let (clock, jump) = ClockGuard::restore(restored.clock.as_deref(), now, wall);
         let relay = RelayId::from(config.identity.public());
         let mut book = Book::restore(&config.network, restored.relays, wall);
-        book.believe_met_only(&config.network);
+        book.believe_met_only(&config.network, wall);
         let mut shared = Shared {
             relay,
             book,

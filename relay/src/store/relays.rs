@@ -2,7 +2,7 @@
 //! checked again by the relay that starts from them; and since when others list this relay.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use umbel_proto::directory::{Age, BookRow};
+use umbel_proto::directory::{Age, Belief, BookRow};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::time::{Epoch, WallTime};
 use zeroize::Zeroizing;
@@ -13,7 +13,7 @@ use crate::control::io::{Listed, StoredOnionKey};
 pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusqlite::Result<()> {
     let Age {
         first_seen,
-        setup_at,
+        belief,
         there_since,
     } = row.age;
     let sql = "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -21,7 +21,7 @@ pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusq
         relay.as_bytes(),
         row.descriptor,
         integer(first_seen.as_secs()),
-        integer(setup_at.as_secs()),
+        integer(belief.to_number()),
         integer(there_since.as_secs())
     ])?;
     Ok(())
@@ -174,7 +174,7 @@ pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<BookRow>> 
     let rows = select.query_map([], |row| {
         let age = Age {
             first_seen: WallTime(whole(row, 1)?),
-            setup_at: WallTime(whole(row, 2)?),
+            belief: Belief::from_number(whole(row, 2)?),
             there_since: WallTime(whole(row, 3)?),
         };
         Ok(BookRow {

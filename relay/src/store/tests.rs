@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::PublicKey;
-use umbel_proto::directory::{Age, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, OpId, RecordEntry};
 use umbel_proto::time::{Epoch, WallTime};
@@ -324,7 +324,7 @@ fn records_without_a_queue_are_removed_at_start() {
 fn age(number: u8) -> Age {
     Age {
         first_seen: WallTime(u64::from(number) * 10),
-        setup_at: WallTime(u64::from(number)),
+        belief: Belief::from_number(u64::from(number)),
         there_since: WallTime(u64::from(number) * 10),
     }
 }

@@ -10,7 +10,9 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::directory::receipts::{Facts, Receipt, SpotChecks};
-use umbel_proto::directory::{Age, Book, BookRow, RelayDescriptor, Roles, VerifiedDescriptor};
+use umbel_proto::directory::{
+    Age, Belief, Book, BookRow, RelayDescriptor, Roles, VerifiedDescriptor,
+};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{VIEW_RELAYS_MAX, VIEW_SLACK};
@@ -133,7 +135,7 @@ impl World {
     fn new(honest: &[Relay], rows: Vec<BookRow>, seed: u64) -> Self {
         let (network, rng) = (network(), ChaCha20Rng::seed_from_u64(seed));
         let mut book = Book::restore(&network, rows, START);
-        book.believe_met_only(&network);
+        book.believe_met_only(&network, START);
         let start = Instant::default() + MINUTE;
         Self {
             network,
@@ -239,7 +241,7 @@ fn issuers<'a>(honest: &'a [Relay], relay: &Relay, rng: &mut ChaCha20Rng) -> Vec
 fn rows(honest: &[Relay], rng: &mut ChaCha20Rng) -> Vec<BookRow> {
     let age = Age {
         first_seen: FIRST_SEEN,
-        setup_at: BEGUN,
+        belief: Belief::Given(BEGUN),
         there_since: FIRST_SEEN,
     };
     let row = |relay: &Relay| BookRow {

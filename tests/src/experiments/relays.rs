@@ -7,7 +7,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, rngs::ChaCha20Rng};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::choice::Candidates;
-use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
+use umbel_proto::directory::{Age, Belief, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
@@ -52,7 +52,7 @@ impl Relay {
             descriptor: self.descriptor.sign(&self.key),
             age: Age {
                 first_seen: since,
-                setup_at: since,
+                belief: Belief::Given(since),
                 there_since: since,
             },
         }

@@ -77,7 +77,7 @@ fn seen(count: usize, announced: &[(AsNumber, Announced)], rng: &mut ChaCha20Rng
     let [source, second] = sources.map(|relay| relay.descriptor.relay);
     let answerer = Book::restore(&network, relays.iter().map(Relay::row), WALL);
     let mut asker = Book::new();
-    asker.believe_listed_only(&network, []);
+    asker.believe_listed_only(&network, WALL, []);
     let before = memory();
     // A source shows its own descriptor when the link comes up (§2.4).
     for relay in sources {

@@ -12,7 +12,7 @@ use rand::rngs::ChaCha20Rng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
+use umbel_proto::directory::{Age, Belief, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::{HopTarget, OnionSecret};
 use umbel_proto::ids::{CircId, NetworkId, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
@@ -133,7 +133,7 @@ impl LoneRelay {
         };
         let age = Age {
             first_seen: WALL_START,
-            setup_at: WALL_START,
+            belief: Belief::Given(WALL_START),
             there_since: WALL_START,
         };
         let relays = neighbours

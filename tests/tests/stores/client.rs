@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use umbel_client::core::{Notice, Snapshot, StoreOp, StoreTicket};
 use umbel_client::{BareStore, NewKey, NewProfile, Profile};
-use umbel_proto::directory::{Age, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::time::WallTime;
 use umbel_tests::disk::ClientDisk;
@@ -167,7 +167,7 @@ impl Source for Asked {
                     descriptor: state,
                     age: Age {
                         first_seen: WallTime(rng.random_range(0..1000)),
-                        setup_at: WallTime(rng.random_range(0..1000)),
+                        belief: Belief::from_number(rng.random_range(0..1000)),
                         there_since: WallTime(rng.random_range(0..1000)),
                     },
                 },

@@ -11,7 +11,7 @@ use rand::seq::IteratorRandom;
 use serde_bytes::ByteBuf;
 use tempfile::TempDir;
 use umbel_proto::crypto::sign::PublicKey;
-use umbel_proto::directory::{Age, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot};
 use umbel_proto::time::{Epoch, WallTime};
@@ -316,7 +316,7 @@ fn row(rng: &mut ChaCha20Rng) -> BookRow {
         descriptor: bytes(rng),
         age: Age {
             first_seen: WallTime(rng.random_range(0..1000)),
-            setup_at: WallTime(rng.random_range(0..1000)),
+            belief: Belief::from_number(rng.random_range(0..1000)),
             there_since: WallTime(rng.random_range(0..1000)),
         },
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
+use umbel_proto::directory::{Age, Belief, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -62,7 +62,7 @@ fn row(number: u16) -> BookRow {
         descriptor: descriptor.sign(&key),
         age: Age {
             first_seen: WALL,
-            setup_at: WALL,
+            belief: Belief::Given(WALL),
             there_since: WALL,
         },
     }

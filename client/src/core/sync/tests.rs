@@ -10,7 +10,7 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::{TerminalCircuit, TerminalEvent};
 use umbel_proto::directory::range::IdRange;
 use umbel_proto::directory::reconcile::{Outcome, PageReply, SyncReply, SyncRequest};
-use umbel_proto::directory::{Age, BookRow, DirectoryReply, DirectoryRequest};
+use umbel_proto::directory::{Age, Belief, BookRow, DirectoryReply, DirectoryRequest};
 use umbel_proto::handshake::{Onionskin, respond};
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -60,7 +60,7 @@ impl Bench {
         });
         let age = Age {
             first_seen: WALL,
-            setup_at: WALL,
+            belief: Belief::Given(WALL),
             there_since: WALL,
         };
         let relays = if knows_one {

@@ -125,7 +125,7 @@ impl Pair {
         let node = |clock_off| {
             let mut book = Book::new();
             if are_relays {
-                book.believe_met_only(&network());
+                book.believe_met_only(&network(), WALL);
             }
             Node { book, clock_off }
         };

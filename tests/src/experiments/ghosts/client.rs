@@ -46,7 +46,7 @@ impl Client {
         wall: WallTime,
     ) -> Self {
         let mut book = Book::restore(network, rows, wall);
-        book.believe_listed_only(network, []);
+        book.believe_listed_only(network, wall, []);
         let honest = book.view().selectable(network, wall).count();
         Self {
             book,
