@@ -236,6 +236,9 @@ pub const RECEIPT_IPS_V6_48_MAX: u32 = 4;
 pub const RECEIPT_IPS_V6_32_MAX: u32 = 16;
 /// Ports of one IP that get receipts in that time (§8.7(3)).
 pub const RECEIPT_PORTS_MAX: usize = 4;
+/// Relays of a view that hold addresses of one host, a v4 address or a v6 /64, before another is not
+/// taken there (§8.2(10)).
+pub const RELAYS_A_HOST_MAX: usize = 4;
 /// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
 /// nobody (§8.7).
 pub const RECEIPT_ADDRESSES_MAX: usize = 4096;

@@ -428,7 +428,7 @@ impl Delivery {
                     "fewer relays keep it than wanted: it is {}",
                     progress.text()
                 ),
-                "wait longer with --timeout, or let the next umbel command continue",
+                "wait longer with --timeout, or let the next `umbel send` or `receive` continue",
             )),
             None => Ok(()),
         }

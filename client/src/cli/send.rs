@@ -31,10 +31,10 @@ Exit codes:
   0   at least one relay has it (\"kept\" or \"held\"; with --wait held: \"held\")
   1   it was not sent
   2   the command line is wrong, or there is nothing to send; it was not sent
-  69  safe in the outbox, no relay reached or too few of use; the next umbel command tries again
+  69  safe in the outbox, no relay reached or too few of use; the next send or receive tries again
   73  sent, but the output could not be written: do not send it again
   74  the message may have been delivered: check with its reader before you resend it
-  75  safe in the outbox; the next umbel command tries again
+  75  safe in the outbox; the next send or receive tries again
   130 interrupted; what was in the outbox is still there";
 
 #[derive(clap::Args)]

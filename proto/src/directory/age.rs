@@ -82,6 +82,13 @@ impl Age {
         }
     }
 
+    /// Whether it has been at its first address for this long, or since the view was set up.
+    pub(super) fn is_there_for(self, age: Duration, wall: WallTime) -> bool {
+        let setup = self.setup().filter(|_| self.is_of_setup());
+        let is_of_setup = setup.is_some_and(|setup_at| self.there_since <= setup_at + SETUP_LEN);
+        is_of_setup || self.known_there_since() + age <= wall
+    }
+
     /// From when on it counts as known for this long.
     pub fn reached_at(self, age: Duration) -> WallTime {
         if self.is_of_setup() {

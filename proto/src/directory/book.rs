@@ -30,7 +30,7 @@ pub struct Book {
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
     /// Until when this node is in touch with the network, or was (§8.2(4)); `None` while it knows nobody
-    /// to be in touch with. It changes only with the relays that are known, not as time passes.
+    /// to be in touch with. Worked out at a start and by [`Book::expire`]: issuers come and age meanwhile.
     in_touch_until: Option<WallTime>,
     doubts: Doubts,
     /// Drawn when the view is full for the first time.
@@ -408,11 +408,11 @@ impl Book {
         if !self.view.may_renew(&relay, unverified.issued_at(), network) {
             return Some(NotLearned::TooSoon);
         }
-        if !self.view.are_free(claims, network, wall) {
-            return Some(NotLearned::AddressTaken(None));
+        if !self.may_admit(claims, network, wall) {
+            return Some(NotLearned::Unvouched);
         }
-        let is_admitted = self.may_admit(claims, network, wall);
-        (!is_admitted).then_some(NotLearned::Unvouched)
+        let are_free = self.view.are_free(claims, network, wall);
+        (!are_free).then_some(NotLearned::AddressTaken(None))
     }
 
     fn may_take(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
@@ -578,11 +578,11 @@ impl Book {
 
     fn insert(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
         self.view.begin(wall);
-        match self
-            .past
-            .get(&descriptor.relay)
-            .map(|past| past.age_with(descriptor, wall))
-        {
+        let age = self.past.get(&descriptor.relay).map(|past| {
+            let age = past.age_with(descriptor, wall);
+            self.view.age_of_back(age, &past.descriptor, descriptor)
+        });
+        match age {
             None => self.insert_new(descriptor, wall),
             Some(age) => {
                 let inserted = self.view.insert_aged(descriptor.clone(), age);
@@ -667,24 +667,30 @@ impl Book {
             .is_some_and(|until| until + time <= confirmed)
     }
 
-    /// A node is in touch while a quarter of the issuers that it knows are alive (§8.2(4)). Only issuers
-    /// count: whoever is new, or invented, and dies in great number says nothing of this node.
+    /// A node is in touch while issuers in a quarter of their ASes are alive (§8.2(4)). Only issuers
+    /// count, and an AS counts once: whoever is new, invented, or cheap, and dies in great number, says
+    /// nothing of this node.
     fn note_touch(&mut self, network: &Network, wall: WallTime) {
         let age = network.params.receipt_issuer_age;
         let living = self.view.iter().filter_map(|it| {
             let known = self.view.age(&it.relay)?;
             let is_other = !self.view.is_own(&it.relay);
-            is_other.then_some((it.expires_at(), known.is_at_least(age, wall), known))
+            is_other.then_some((it, known.is_there_for(age, wall), known))
         });
         let dead = self.past.values().filter_map(|past| {
             let until = past.descriptor.expires_at();
-            let is_old = past.age.is_at_least(age, until);
-            (!past.descriptor.is_future(wall)).then_some((until, is_old, past.age))
+            let is_old = past.age.is_there_for(age, until);
+            (!past.descriptor.is_future(wall)).then_some((&past.descriptor, is_old, past.age))
         });
         let issuers = living
             .chain(dead)
             .filter(|&(_, is_old, age)| is_old && self.view.may_vouch(age));
-        let mut ends: Vec<WallTime> = issuers.map(|(until, ..)| until).collect();
+        let mut latest = BTreeMap::<Group, WallTime>::new();
+        for (descriptor, ..) in issuers {
+            let end = latest.entry(descriptor.widest_group(network)).or_default();
+            *end = descriptor.expires_at().max(*end);
+        }
+        let mut ends: Vec<WallTime> = latest.into_values().collect();
         ends.sort_unstable_by(|one, other| other.cmp(one));
         // Those that had been dead for long by then don't count either.
         let mut count = ends.len();

@@ -1,5 +1,7 @@
 //! Whom a book believes by what its sources list (docs/protocol.md §8.2(3), §8.2(11)).
 
+use core::net::SocketAddr;
+
 use super::*;
 use crate::directory::ring;
 use crate::ids::BlindedKey;
@@ -516,6 +518,73 @@ fn a_relay_that_moves_is_to_be_met_again() {
     }
     book.meet(&id(1));
     assert!(!book.view().is_unmet(&id(1)));
+}
+
+#[test] // §8.2(12)
+fn who_is_no_longer_where_it_was_met_is_to_be_met_again() {
+    let (network, book) = believing_client();
+    let (mut disk, mut book) = (Disk::default(), book);
+    disk.take(&mut book);
+    let at = later(DAY + 4 * HOUR);
+    let real = testing::relay(1).descriptor.addresses[0];
+    let invented: SocketAddr = "99.1.1.1:9000".parse().unwrap();
+    let with = |addresses: &[SocketAddr], at: WallTime| {
+        let relay = issued(1, at).with(|it| it.addresses = addresses.to_vec());
+        testing::vouched(relay, [14], at)
+    };
+    // It moves while its descriptor is dead; or it names the real address beside, until it was met.
+    for dies in [true, false] {
+        let mut book = disk.open(at);
+        book.believe_met_only(&network, at);
+        let then = if dies {
+            later(4 * DAY)
+        } else {
+            at + Duration::from_secs(60)
+        };
+        if dies {
+            book.meet(&id(1));
+            book.expire(&network, then, then);
+            assert!(book.last_known_of(&id(1)).is_some());
+        } else {
+            let both = with(&[invented, real], at).unverified().believed();
+            book.insert(&both, at);
+            book.meet(&id(1));
+        }
+        assert!(!book.view().is_unmet(&id(1)));
+        let moved = with(&[invented], then).unverified().believed();
+        book.insert(&moved, then);
+        assert!(book.view().is_unmet(&id(1)), "dies: {dies}");
+        let of_setup =
+            issued(12, then).with(|it| it.addresses = vec!["98.1.1.1:9000".parse().unwrap()]);
+        let of_setup = testing::vouched(of_setup, [14], then)
+            .unverified()
+            .believed();
+        book.insert(&of_setup, then);
+        let belief = book.view().age(&id(12)).unwrap().belief;
+        assert_eq!(belief, Belief::Given(WALL), "wherever it goes");
+        // Another order, or one address more, is no move.
+        for (minute, addresses) in [(1, &[real, invented][..]), (2, &[invented, real])] {
+            book.meet(&id(1));
+            let grown = with(addresses, then + Duration::from_secs(60 * minute))
+                .unverified()
+                .believed();
+            assert_eq!(book.insert(&grown, then), Inserted::Newer);
+            assert!(!book.view().is_unmet(&id(1)), "{addresses:?}");
+        }
+    }
+}
+
+#[test] // §8.2(3), §8.2(12)
+fn whoever_is_met_before_a_setup_begins_may_be_of_it() {
+    let (network, book) = believing_client();
+    let (mut disk, mut book) = (Disk::default(), book);
+    disk.take(&mut book);
+    let at = later(DAY + 4 * HOUR);
+    let mut book = disk.open(at);
+    book.believe_met_only(&network, at);
+    book.begin_anew();
+    book.meet(&id(12));
+    assert_eq!(book.view().age(&id(12)).unwrap().belief, Belief::Anew);
 }
 
 #[test] // §8.2(3)

@@ -290,6 +290,34 @@ fn who_is_in_touch_stays_so_whoever_dies() {
     }
 }
 
+#[test] // §8.2(4)
+fn who_is_in_touch_stays_so_whatever_dies_on_a_few_hosts() {
+    let network = testing::public_network();
+    let honest = 40;
+    let mut book = book_of(0..honest).0;
+    // Three hosts have been 150 relays, which say in the end that they are elsewhere, too, each in a
+    // network of its own.
+    let cheap = |number: u32, at, is_last: bool| {
+        let (host, port, own) = (number % 3, 9000 + number, number - 1000);
+        let own = is_last.then(|| format!("99.{own}.1.1:9000"));
+        let addresses = own.into_iter().chain([format!("60.{host}.1.1:{port}")]);
+        let addresses = addresses.map(|it| it.parse().unwrap()).collect();
+        issued(number, at).with(|it| it.addresses = addresses)
+    };
+    for half_days in 1..60 {
+        let at = later(half_days * DAY / 2);
+        if half_days < 20 {
+            for number in 1000..1150 {
+                let relay = cheap(number, at, half_days == 19);
+                book.learn(&network, at, relay.unverified()).unwrap();
+            }
+        }
+        live_on(&mut book, 0..honest, at);
+        let state = is_back_or_anew(&book, 1000, at);
+        assert_eq!(state, (false, false), "after {half_days} half days");
+    }
+}
+
 #[test] // §8.2(3), §8.2(4)
 fn who_is_in_touch_stays_so_while_a_tenth_of_all_leaves_each_day() {
     let mut book = book_of(0..200).0;
@@ -572,7 +600,7 @@ fn who_comes_to_a_held_address_is_remembered_if_it_is_vouched_for() {
     assert_eq!(learn(&second), taken(&second));
     assert_eq!(learn(&second), Err(NotLearned::TurnedAway), "it is known");
     for _ in 0..2 {
-        assert_eq!(learn(&invented), Err(NotLearned::AddressTaken(None)));
+        assert_eq!(learn(&invented), Err(NotLearned::Unvouched));
     }
     let mut forged = at(4, 10).bytes();
     *forged.last_mut().unwrap() ^= 1;

@@ -20,9 +20,10 @@ use super::vouchers::{Issuers, Vouchers};
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
 use crate::limits::{
-    ADDRESS_HELD_SHARE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX, VIEW_SLACK,
+    ADDRESS_HELD_SHARE, RELAYS_A_HOST_MAX, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN,
+    VIEW_RELAYS_MAX, VIEW_SLACK,
 };
-use crate::network::Network;
+use crate::network::{AddressGroups, Group, Host, Network};
 use crate::time::{Duration, WallTime};
 
 const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
@@ -229,7 +230,7 @@ impl NetView {
         self.first_taken(descriptor, network, wall).is_none()
     }
 
-    /// The first of these addresses that another relay holds.
+    /// The first of these addresses that other relays keep this one from.
     fn first_taken(
         &self,
         descriptor: &RelayDescriptor,
@@ -237,15 +238,24 @@ impl NetView {
         wall: WallTime,
     ) -> Option<SocketAddr> {
         let mut addresses = descriptor.addresses.iter().copied();
-        addresses.find(|&address| {
-            let taken_by = self.taken_by(address, &descriptor.relay, network, wall);
-            taken_by.is_some()
-        })
+        addresses.find(|&address| self.is_taken(address, &descriptor.relay, network, wall))
     }
 
-    /// The relay, other than this one, that holds this address: it keeps others from there
-    /// (§8.2(10)).
-    pub fn taken_by(
+    /// Whether other relays keep this one from this address: one holds it, or they leave no room at its
+    /// host (§8.2(10)).
+    pub fn is_taken(
+        &self,
+        address: SocketAddr,
+        relay: &RelayId,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        self.holder_of(address, relay, network, wall).is_some()
+            || self.is_host_full(address, relay, network, wall)
+    }
+
+    /// The relay, other than this one, that holds this address.
+    pub fn holder_of(
         &self,
         address: SocketAddr,
         relay: &RelayId,
@@ -256,13 +266,64 @@ impl NetView {
         others.find(|there| self.holds(there, address, network, wall))
     }
 
-    /// Whether this relay of the view is known to be at this address: enough of those who count vouch
-    /// for it, one of them a short time ago, or it is this node. What setup takes on anyone's word, and
-    /// a seed without receipts, could name the addresses of others.
+    /// Whether other relays leave no room for this one at the host of this address: so many that are
+    /// taken at their word are vouched for there, and came before it. What the setup took stays.
+    fn is_host_full(
+        &self,
+        address: SocketAddr,
+        relay: &RelayId,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        if network.params.danger_address_groups == AddressGroups::Port {
+            return false;
+        }
+        let host = Host::from(address);
+        let known = self.get(relay);
+        let mut addresses = known.into_iter().flat_map(|known| &known.addresses);
+        let is_there = addresses.any(|it| Host::from(*it) == host);
+        let age = self.age(relay).filter(|_| is_there);
+        if age.is_some_and(|age| self.is_of_first_hour(age)) {
+            return false;
+        }
+        let came_before = |there: &RelayId| {
+            let other = self.age(there).filter(|age| self.may_vouch(*age));
+            let is_first = |other: Age| {
+                age.is_none_or(|age| (other.first_seen, there) < (age.first_seen, relay))
+            };
+            there != relay && other.is_some_and(is_first)
+        };
+        let (first, last) = host.bounds();
+        let (least, most) = (RelayId([0; RelayId::LEN]), RelayId([0xff; RelayId::LEN]));
+        let at_host = self.at.range((first, least)..=(last, most));
+        let life = network.params.receipt_life;
+        let mut there = BTreeSet::new();
+        at_host
+            .filter(|(_, relay)| came_before(relay))
+            .filter(|(at, relay)| self.is_known_at(relay, *at, life, network, wall))
+            .any(|(_, relay)| there.insert(relay) && there.len() >= RELAYS_A_HOST_MAX)
+    }
+
+    /// Whether this relay of the view holds this address: it was seen there a short time ago.
     fn holds(
         &self,
         relay: &RelayId,
         address: SocketAddr,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        let lately = network.params.receipt_life / ADDRESS_HELD_SHARE;
+        self.is_known_at(relay, address, lately, network, wall)
+    }
+
+    /// Whether this relay of the view is known to be at this address: enough of those who count vouch
+    /// for it, one of them within this time, or it is this node. What setup takes on anyone's word, and
+    /// a seed without receipts, could name the addresses of others.
+    fn is_known_at(
+        &self,
+        relay: &RelayId,
+        address: SocketAddr,
+        within: Duration,
         network: &Network,
         wall: WallTime,
     ) -> bool {
@@ -273,11 +334,11 @@ impl NetView {
         // As its receipts spell it.
         let mut addresses = descriptor.addresses.iter();
         let spelled = addresses.find(|it| canonical(**it) == canonical(address));
-        let recently = wall.before(network.params.receipt_life / ADDRESS_HELD_SHARE);
+        let from = wall.before(within);
         let is_vouched = |&address: &SocketAddr| {
             let counted = self.counted_receipts(descriptor, address, network, wall);
             let dates: Vec<WallTime> = counted.map(|it| it.at).collect();
-            dates.len() >= least && dates.iter().any(|&at| at >= recently)
+            dates.len() >= least && dates.iter().any(|&at| at >= from)
         };
         self.is_own(relay) || spelled.is_some_and(is_vouched)
     }
@@ -346,9 +407,11 @@ impl NetView {
     /// Takes a descriptor of a relay that has been known for some time.
     pub(super) fn insert_aged(&mut self, descriptor: VerifiedDescriptor, age: Age) -> Inserted {
         let is_full = self.is_overfull();
-        let began_at = self.began_at.unwrap_or_default();
-        let trust = self.trust;
-        let is_to_be_met = |age: Age| trust == Trust::Met && age.first_seen > began_at + SETUP_LEN;
+        let known = self.get(&descriptor.relay);
+        let leaves = known.is_some_and(|known| leaves_a_place(known, &descriptor));
+        let first_seen = self.first_seen(&descriptor.relay);
+        // Whoever is of the setup stays so, wherever it goes.
+        let is_to_be_met = leaves && first_seen.is_some_and(|at| self.is_to_be_met(at));
         match self.relays.get_mut(&descriptor.relay) {
             Some(entry) if descriptor.version() <= entry.descriptor.version() => {
                 return Inserted::Stale;
@@ -358,8 +421,7 @@ impl NetView {
                 let before = core::mem::replace(&mut entry.descriptor, descriptor.clone());
                 let has_moved = before.address() != descriptor.address();
                 let moved = entry.age.seen_again(age.first_seen, has_moved);
-                let is_met_elsewhere = has_moved && is_to_be_met(moved);
-                entry.age = if is_met_elsewhere {
+                entry.age = if is_to_be_met {
                     moved.in_doubt()
                 } else {
                     moved
@@ -379,6 +441,27 @@ impl NetView {
         self.turned_away.remove(&descriptor.relay);
         self.add(descriptor, age);
         Inserted::New
+    }
+
+    /// The age of a relay that comes back, and was last at the places of this descriptor.
+    pub(super) fn age_of_back(
+        &self,
+        age: Age,
+        before: &RelayDescriptor,
+        descriptor: &RelayDescriptor,
+    ) -> Age {
+        if leaves_a_place(before, descriptor) && self.is_to_be_met(age.first_seen) {
+            age.in_doubt()
+        } else {
+            age
+        }
+    }
+
+    /// Whether this node takes the word of a relay that it saw first then only once it has met it
+    /// (§8.2(12)).
+    fn is_to_be_met(&self, first_seen: WallTime) -> bool {
+        let began_at = self.began_at.unwrap_or_default();
+        self.trust == Trust::Met && first_seen > began_at + SETUP_LEN
     }
 
     fn add(&mut self, descriptor: VerifiedDescriptor, age: Age) {
@@ -488,7 +571,10 @@ impl NetView {
         wall: WallTime,
     ) {
         if let Some(held) = self.first_taken(descriptor, network, wall) {
-            let reason = Reason::AddressTaken(canonical(held));
+            // Of a host without room all ports are one: few of those who came there are remembered.
+            let holder = self.holder_of(held, &descriptor.relay, network, wall);
+            let place = holder.map_or_else(|| Host::from(held).bounds().0, |_| canonical(held));
+            let reason = Reason::AddressTaken(place);
             self.turned_away.add(descriptor, reason);
         }
     }
@@ -552,8 +638,11 @@ impl NetView {
     /// Several sources list this relay, or it was met: it is in doubt no more, and of the setup if it came
     /// then.
     pub(super) fn confirm(&mut self, relay: &RelayId) {
+        let Some(setup_at) = self.began_at else {
+            return; // It may be of the setup that is to come.
+        };
         if let Some(entry) = self.relays.get_mut(relay) {
-            entry.age.belief = self.began_at.map_or(Belief::NotYet, Belief::Given);
+            entry.age.belief = Belief::Given(setup_at);
         }
     }
 
@@ -768,7 +857,26 @@ impl NetView {
     /// Whether too few relays are known for long enough to do without the seeds (§8.2(4)).
     pub(super) fn do_seeds_vouch(&self, network: &Network, wall: WallTime) -> bool {
         let most = network.params.seeds_vouch_until.saturating_sub(1);
-        self.aged(network, wall).nth(most).is_none()
+        self.aged_groups(network, wall).nth(most).is_none()
+    }
+
+    /// The ASes, or address groups where no AS is known, in which relays have been for as long as an
+    /// issuer has to be known, each once: identities are cheap.
+    pub(super) fn aged_groups(
+        &self,
+        network: &Network,
+        wall: WallTime,
+    ) -> impl Iterator<Item = Group> {
+        let mut seen = BTreeSet::new();
+        let age = network.params.receipt_issuer_age;
+        // Any relay can say that it has moved to an AS of its own.
+        let is_there = move |known: &&VerifiedDescriptor| {
+            let known = self.age(&known.relay);
+            known.is_some_and(|it| it.is_there_for(age, wall))
+        };
+        let aged = self.aged(network, wall).filter(is_there);
+        let groups = aged.map(|known| known.widest_group(network));
+        groups.filter(move |group| seen.insert(*group))
     }
 
     /// The relays that have been known for as long as an issuer has to be.
@@ -851,6 +959,13 @@ impl NetView {
         let reason = Reason::AddressTaken(descriptor.address());
         self.turned_away.add(descriptor, reason);
     }
+}
+
+/// Whether this relay named an IP before that it does not name now.
+fn leaves_a_place(before: &RelayDescriptor, now: &RelayDescriptor) -> bool {
+    let ip = |address: &SocketAddr| address.ip().to_canonical();
+    let mut places = before.addresses.iter().map(ip);
+    places.any(|place| now.addresses.iter().all(|it| ip(it) != place))
 }
 
 /// A v4 address, however it is written.

@@ -332,6 +332,87 @@ fn an_address_is_one_relays_until_that_has_left_it() {
     assert!(is_free(&view, &network, &at(3, "20.1.1.1:9000", WALL)));
 }
 
+#[test] // §8.2(10)
+fn a_host_has_room_for_four_relays_at_a_time() {
+    let (mut network, mut view, _) = vouching(&[]);
+    let wall = later(60);
+    let on_host = |number: u32, issued_at| {
+        let address = format!("20.1.1.1:{}", 9000 + number);
+        at(number, &address, issued_at)
+    };
+    for number in 1..=4 {
+        let relay = on_host(number, WALL);
+        assert!(view.are_free(&relay, &network, wall), "{number}");
+        view.insert(relay, WALL);
+    }
+    let fifth = on_host(5, WALL);
+    assert!(!view.are_free(&fifth, &network, wall));
+    assert!(view.is_taken(fifth.address(), &fifth.relay, &network, wall));
+    let holder = view.holder_of(fifth.address(), &fifth.relay, &network, wall);
+    assert_eq!(holder, None, "nobody is at that port");
+    assert!(
+        view.are_free(&at(5, "20.1.1.2:9000", WALL), &network, wall),
+        "beside it"
+    );
+    // Those that are there stay, also where the setup took more than there is room for.
+    view.insert(fifth, WALL);
+    for number in 1..=5 {
+        assert!(
+            view.are_free(&on_host(number, wall), &network, wall),
+            "{number}"
+        );
+    }
+    let sixth = on_host(6, WALL);
+    assert!(!view.are_free(&sixth, &network, wall));
+    let (lapsed, over) = (
+        network.params.receipt_life / 2,
+        network.params.receipt_life * 2,
+    );
+    assert!(
+        !view.are_free(&sixth, &network, WALL + lapsed),
+        "they are vouched for"
+    );
+    assert!(view.are_free(&sixth, &network, WALL + over), "nobody is");
+    network.params.danger_address_groups = AddressGroups::Port;
+    assert!(view.are_free(&sixth, &network, wall));
+}
+
+#[test] // §8.2(10)
+fn of_those_that_came_late_to_a_host_the_first_four_stay() {
+    let (network, mut view, _) = vouching(&[]);
+    let late = |number: u32| later(2 * HOUR + u64::from(number));
+    let on_host =
+        |number: u32, issued_at| at(number, &format!("20.1.1.1:{}", 9000 + number), issued_at);
+    for number in 1..=6 {
+        let age = Age {
+            first_seen: late(number),
+            belief: Belief::Given(WALL),
+            there_since: late(number),
+        };
+        view.insert_aged(on_host(number, WALL), age);
+    }
+    let renewed =
+        (1..=6).filter(|&number| view.are_free(&on_host(number, late(7)), &network, late(7)));
+    assert_eq!(renewed.collect::<Vec<_>>(), [1, 2, 3, 4]);
+}
+
+#[test] // §8.2(10)
+fn a_host_is_a_v6_64_or_a_v4_address() {
+    let bounds = |text: &str| {
+        let (first, last) = Host::from(text.parse::<SocketAddr>().unwrap()).bounds();
+        (first.to_string(), last.to_string())
+    };
+    let (first, last) = bounds("[2001:db8:1:2:3::4]:9000");
+    assert_eq!(first, "[2001:db8:1:2::]:0");
+    assert_eq!(last, "[2001:db8:1:2:ffff:ffff:ffff:ffff]:65535");
+    for v4 in ["20.1.1.1:9000", "[::ffff:20.1.1.1]:9000"] {
+        assert_eq!(
+            bounds(v4),
+            ("20.1.1.1:0".to_owned(), "20.1.1.1:65535".to_owned())
+        );
+    }
+}
+
 #[test] // §8.2(5), §8.2(10)
 fn what_nobody_vouches_for_keeps_no_relay_from_its_address() {
     let (network, mut view, _) = vouching(&[]);

@@ -140,9 +140,9 @@ params! {
     /// How long a receipt's issuer must have been known. A week, so that an attacker who floods the
     /// network can't vouch for its own relays.
     receipt_issuer_age: Duration = days(7), local secs(0), in secs(0) => days(60);
-    /// Seeds of the network file vouch, and need no receipts, while fewer relays than this are known
-    /// for `receipt_issuer_age`. Fifty: a network must begin, and must not depend on its founders
-    /// after that.
+    /// Seeds of the network file vouch, and need no receipts, while relays in fewer ASes than this are
+    /// known for `receipt_issuer_age`; of address groups, where no AS is known. Fifty: a network must
+    /// begin, and must not depend on its founders after that.
     seeds_vouch_until: usize = 50, local 50, in 0 => 1000;
     /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more
     /// often. Four hours at least: a receipt names the hour, and is renewed at half its life.

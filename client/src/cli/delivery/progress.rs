@@ -184,7 +184,7 @@ impl Progress {
             }
             Fate::Kept(Missing::Obstacle(obstacle)) => {
                 format!(
-                    "kept by {holders}; {}; the next umbel command tries again",
+                    "kept by {holders}; {}; the next `umbel send` or `receive` tries again",
                     why_not_more(obstacle)
                 )
             }

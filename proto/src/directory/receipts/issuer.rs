@@ -14,11 +14,12 @@ use crate::directory::descriptor::is_dialable;
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
 use crate::limits::{
-    RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_A_GROUP_MAX, RECEIPT_DIALS_MAX,
-    RECEIPT_PAUSE, RECEIPT_PAUSE_SHARE, RECEIPT_RESTS_A_GROUP_MAX, RECEIPT_RETRY_PAUSE,
+    CLOCK_SKEW_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_A_GROUP_MAX,
+    RECEIPT_DIALS_MAX, RECEIPT_PAUSE, RECEIPT_PAUSE_SHARE, RECEIPT_RESTS_A_GROUP_MAX,
+    RECEIPT_RETRY_PAUSE,
 };
-use crate::network::Network;
-use crate::time::{Duration, Instant, WallTime};
+use crate::network::{Host, Network};
+use crate::time::{Duration, Instant, Moment, WallTime};
 
 /// The dials of one issuer, and whom it has vouched for of late.
 #[derive(Debug, Default)]
@@ -112,7 +113,8 @@ impl Issuer {
             return false;
         }
         let group = network.group_of(address);
-        let group_of = |host: &Host| network.group_of(SocketAddr::new(host.0, address.port()));
+        let group_of =
+            |host: &Host| network.group_of(SocketAddr::new(host.bounds().0.ip(), address.port()));
         let beside = self.resting.keys().filter(|host| group_of(host) == group);
         is_renewal || beside.count() < RECEIPT_RESTS_A_GROUP_MAX
     }

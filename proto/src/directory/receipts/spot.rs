@@ -53,7 +53,7 @@ impl Facts<'_> {
     fn held_since(&self, relay: &RelayId, address: SocketAddr) -> Option<WallTime> {
         let holder = self
             .view
-            .taken_by(address, relay, self.network, self.wall)?;
+            .holder_of(address, relay, self.network, self.wall)?;
         let first = self.view.get(&holder)?.address();
         let is_first = canonical(first) == canonical(address);
         let since = self.view.age(&holder)?.known_there_since() + NEWS_SPREAD_MAX;
@@ -375,9 +375,18 @@ impl SpotChecks {
     /// Whether this issuer may be barred. If as many are as may be, the one with the fewest misses is
     /// released for it, unless that has as many (§8.8(5)).
     fn make_room_for_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
-        let issuers = facts.view.aged(facts.network, facts.wall).count();
-        let most = ISSUERS_BARRED_MIN.max(issuers * ISSUERS_BARRED_PERCENT / 100);
-        if self.barred().count() < most {
+        let Facts {
+            network,
+            view,
+            wall,
+            ..
+        } = facts;
+        let groups = view.aged_groups(network, wall).count();
+        let most = ISSUERS_BARRED_MIN.max(groups * ISSUERS_BARRED_PERCENT / 100);
+        // Issuers of one group take one place, and those that have left the view take none.
+        let group_of = |issuer: &RelayId| Some(view.get(issuer)?.widest_group(network));
+        let barred: BTreeSet<Group> = self.barred().filter_map(|it| group_of(&it)).collect();
+        if barred.len() < most || group_of(issuer).is_some_and(|it| barred.contains(&it)) {
             return true;
         }
         let misses = self.records.get(issuer).map_or(0, Record::misses);
