@@ -12,6 +12,7 @@ use umbel_relay::control::Control;
 use umbel_relay::control::io::News;
 use umbel_tests::scenario::{self, ALICE, BOB, strangers};
 use umbel_tests::shells::relay::SimRelay;
+use umbel_tests::world::network::Node;
 use umbel_tests::{RelayName, World};
 
 /// Three founders and as many relays as make twelve, each of which was told of one other, until all
@@ -195,6 +196,35 @@ fn a_newcomer_is_known_to_all_within_a_minute() {
     let is_reached =
         |news: &News| matches!(news, News::Reachable { receipt_count, .. } if *receipt_count >= 3);
     assert!(news.iter().any(is_reached));
+}
+
+/// How many receipts this relay's descriptor has, whatever its date.
+fn shown_then(world: &World, name: RelayName) -> usize {
+    let own = relay(world, name).control().map(Control::descriptor);
+    let own = own.and_then(|own| Unverified::decode(own).ok());
+    let own = own.and_then(|own| {
+        let issued_at = own.issued_at();
+        own.verify(world.overlay(), issued_at).ok()
+    });
+    own.map_or(0, |own| own.receipts.len())
+}
+
+/// All twelve have this clock from now on, seconds ahead.
+fn set_clocks(world: &mut World, ahead: i64) {
+    (0..12).for_each(|number| world.set_clock(Node::Relay(number), ahead));
+}
+
+#[test] // §8.7(3), §8.7(6)
+fn relays_that_began_by_wrong_clocks_know_each_other_once_these_are_right() {
+    for ahead in [3 * 86_400, -8 * 86_400] {
+        let mut world = founding(31);
+        set_clocks(&mut world, ahead);
+        world.run_for(Duration::from_secs(120));
+        let vouched = (0..12).filter(|&it| shown_then(&world, RelayName(it)) >= 3);
+        assert!(vouched.count() >= 9, "they vouch for each other");
+        set_clocks(&mut world, 0);
+        world.expect_within(Duration::from_secs(1800), all_know_all);
+    }
 }
 
 #[test] // §8.7(4)

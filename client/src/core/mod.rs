@@ -508,6 +508,7 @@ impl Core {
         }
         let has_woken = core::mem::take(&mut self.has_woken);
         if core::mem::take(&mut self.shared.is_clock_jumped) {
+            self.sync.handle_clock_set();
             // Links from before a sleep are closed by then: what they said of clocks says nothing.
             let wait = if has_woken {
                 WAKE_JUDGED_AFTER

@@ -300,6 +300,11 @@ impl Sync {
         self.first_contact.compare(cx, source, listing);
     }
 
+    /// The clock was set: what sources listed before is of another view.
+    pub(super) fn handle_clock_set(&mut self) {
+        self.first_contact.forget_lists();
+    }
+
     /// Whether the first sources disagree about which relays there are, so that no view is to be used.
     pub(super) fn is_disputed(&self) -> bool {
         self.first_contact.is_disputed()

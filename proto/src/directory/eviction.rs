@@ -16,7 +16,7 @@ use super::descriptor::{VerifiedDescriptor, Version};
 use super::range::IdRange;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{TURNED_AWAY_AN_ADDRESS_MAX, TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
+use crate::limits::{CLOCK_SKEW_MAX, TURNED_AWAY_AN_ADDRESS_MAX, TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
 use crate::network::Group;
 use crate::time::WallTime;
 
@@ -144,9 +144,12 @@ impl TurnedAway {
         }
     }
 
-    /// Forgets what is dead, and all that there was no room for once the view has room for so many.
+    /// Forgets what is dead or of the future, and all that there was no room for once the view has room
+    /// for so many.
     pub(super) fn expire(&mut self, wall: WallTime, room: usize) {
-        let is_dead = |version: Version| version.expires_at() <= wall;
+        let is_dead = |version: Version| {
+            version.expires_at() <= wall || version.issued_at > wall + CLOCK_SKEW_MAX
+        };
         self.versions.retain(|_, (version, _)| !is_dead(*version));
         self.at.retain(|_, there| {
             there.retain(|&(version, _)| !is_dead(version));

@@ -275,7 +275,7 @@ impl<'a> Sentences<'a> {
                 self.missing().unwrap_or_else(|| SILENT_HINT.to_owned())
             ),
             Asked::Wrong => format!(
-                "wrong: {count} sent a receipt for {address} that is none; {}. Check this relay's clock; others are asked",
+                "wrong: {count} sent a receipt for {address} that is dated by another clock than this relay's, or is none; {}. Check this relay's clock; others are asked",
                 self.so_far(it)
             ),
             Asked::Asking => format!(

@@ -84,6 +84,11 @@ impl FirstContact {
         self.alone_until
     }
 
+    /// What sources have listed so far is compared with no other list.
+    pub(super) fn forget_lists(&mut self) {
+        self.lists.clear();
+    }
+
     /// A reconciliation with this source ended, and what came with it was taken.
     pub(super) fn compare(
         &mut self,
@@ -282,6 +287,18 @@ mod tests {
             assert!(told.is_empty() && !contact.is_disputed());
         }
         assert_eq!(disputed(&mut contact, &[(1, &[])]), [true], "it is older");
+    }
+
+    #[test] // §8.3(9c)
+    fn what_was_listed_by_another_clock_is_no_dispute() {
+        let mut contact = new();
+        assert_eq!(disputed(&mut contact, &[(1, FIVE)]), [false]);
+        contact.forget_lists();
+        assert_eq!(disputed(&mut contact, &[(2, &[]), (3, &[])]), [false; 2]);
+        assert_eq!(
+            disputed(&mut contact, &[(4, FIVE), (5, FIVE)]),
+            [false, true]
+        );
     }
 
     #[test] // §8.3(9c)

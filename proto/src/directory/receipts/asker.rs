@@ -17,8 +17,8 @@ use crate::directory::descriptor::{Roles, VerifiedDescriptor};
 use crate::directory::vouchers::Vouchers;
 use crate::ids::RelayId;
 use crate::limits::{
-    RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
-    RECEIPTS_MAX,
+    CLOCK_SKEW_MAX, RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE,
+    RECEIPTS_AN_ADDRESS_MAX, RECEIPTS_MAX,
 };
 use crate::network::{Family, Network};
 use crate::time::{Duration, Instant, WallTime};
@@ -42,7 +42,8 @@ pub enum NoReceipt {
     Refused(ReceiptRefusal),
     /// The issuer could not be asked, or gave no answer.
     NoAnswer,
-    /// The receipt that came is for another address, by another issuer, or not signed.
+    /// The receipt that came is dated by another clock, for another address, by another issuer, or not
+    /// signed.
     Wrong,
 }
 
@@ -84,6 +85,13 @@ impl<'a> Known<'a> {
 
     fn age_of(&self, receipt: &Receipt) -> Duration {
         self.wall.since(receipt.at)
+    }
+
+    /// Whether a descriptor may show this receipt: what was given while clocks were ahead, nobody believes
+    /// (§8.1(4)).
+    fn is_of_use(&self, receipt: &Receipt) -> bool {
+        let is_of_future = receipt.at > self.wall + CLOCK_SKEW_MAX;
+        self.age_of(receipt) < self.network.params.receipt_life && !is_of_future
     }
 
     /// Whether this is a seed that is preferred to other issuers: while this node's view is younger
@@ -181,9 +189,8 @@ impl Asker {
     /// The receipts of this address that a descriptor may show: seeds' first while ages are not known,
     /// then the newest.
     fn newest_first(&self, known: Known<'_>, address: SocketAddr) -> Vec<&Receipt> {
-        let life = known.network.params.receipt_life;
         let all = self.receipts.values();
-        let of_address = all.filter(|it| it.address == address && known.age_of(it) < life);
+        let of_address = all.filter(|it| it.address == address && known.is_of_use(it));
         let mut fitting: Vec<&Receipt> = of_address.collect();
         let is_preferred = |it: &Receipt| known.is_preferred_seed(&it.issuer);
         fitting.sort_by_key(|it| core::cmp::Reverse((is_preferred(it), it.at)));
@@ -294,12 +301,26 @@ impl Asker {
         is_new
     }
 
-    /// Forgets receipts that are too old for any descriptor, and those of addresses that are no
-    /// longer one's own. Whether there were any.
-    pub fn expire(&mut self, known: Known<'_>) -> bool {
+    /// A receipt came whose date is off by our clock, which may be wrong: one of the future counts once
+    /// the clock says so. It takes the place of none that is of use. Whether it is kept.
+    pub fn keep_misdated(&mut self, known: Known<'_>, receipt: Receipt) -> bool {
+        let ask = ask_of(&receipt);
+        let useless = self.receipts.values().filter(|it| !known.is_of_use(it));
+        let has_room = useless.count() < RECEIPTS_MAX;
+        let held = self.receipts.get(&ask);
+        let is_kept = has_room && !held.is_some_and(|it| known.is_of_use(it));
+        if is_kept {
+            self.receipts.insert(ask, receipt);
+        }
+        is_kept
+    }
+
+    /// Forgets receipts that are too old for any descriptor by the time that is confirmed, and those of
+    /// addresses that are no longer one's own. Whether there were any.
+    pub fn expire(&mut self, known: Known<'_>, confirmed: WallTime) -> bool {
         let before = self.receipts.len();
         self.receipts.retain(|ask, receipt| {
-            known.age_of(receipt) < known.network.params.receipt_life
+            confirmed.since(receipt.at) < known.network.params.receipt_life
                 && known.addresses.contains(&ask.address)
         });
         self.receipts.len() < before
@@ -499,7 +520,7 @@ mod tests {
                 addresses: &self.addresses,
                 wall: self.wall,
             };
-            self.asker.expire(known)
+            self.asker.expire(known, self.wall)
         }
 
         fn receipt(&self, ask: Ask) -> Receipt {
@@ -589,6 +610,85 @@ mod tests {
         bench.pass(LIFE_HALF * 2);
         assert!(bench.expire());
         assert_eq!(bench.asker.receipts().count(), 0);
+    }
+
+    #[test] // §8.7(6)
+    fn what_was_issued_while_all_clocks_were_ahead_is_neither_shown_nor_counted() {
+        let mut bench = Bench::new(10);
+        bench.collect();
+        let dates = |bench: &Bench| {
+            let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+            shown.iter().map(|it| it.at).collect::<Vec<_>>()
+        };
+        let before = dates(&bench);
+        // All clocks are a year ahead for a moment: others vouch again, and the old ones are kept.
+        bench.pass(HOUR);
+        bench.wall = WALL + LIFE_HALF * 100;
+        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
+        let known = Known {
+            network: &bench.network,
+            book: &bench.book,
+            addresses: &bench.addresses,
+            wall: bench.wall,
+        };
+        assert!(!bench.asker.expire(known, WALL), "a jump deletes nothing");
+        bench.pass(HOUR);
+        bench.wall = WALL + HOUR;
+        let shown = dates(&bench);
+        assert!(shown.iter().all(|&at| at <= WALL), "{shown:?}");
+        assert_eq!(
+            bench.collect() + shown.len(),
+            before.len(),
+            "those that are gone"
+        );
+        assert!(dates(&bench).iter().all(|&at| at <= bench.wall));
+    }
+
+    #[test] // §8.7(6)
+    fn what_came_while_the_own_clock_was_wrong_counts_once_it_is_right() {
+        for behind in [false, true] {
+            let mut bench = Bench::new(4);
+            let right = bench.wall;
+            let wrong = if behind {
+                earlier(right, LIFE_HALF * 3)
+            } else {
+                right + LIFE_HALF * 3
+            };
+            for number in 10..14 {
+                let issuer = testing::relay(number).descriptor.relay;
+                let address = bench.addresses[0];
+                bench.wall = right;
+                let receipt = bench.receipt(Ask { issuer, address });
+                bench.wall = wrong;
+                let known = Known {
+                    network: &bench.network,
+                    book: &bench.book,
+                    addresses: &bench.addresses,
+                    wall: bench.wall,
+                };
+                assert!(bench.asker.keep_misdated(known, receipt));
+            }
+            assert!(bench.asker.vouched(bench.known()).is_empty());
+            bench.wall = right;
+            assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
+            // One of use makes no room for one that is of none.
+            let issuer = testing::relay(10).descriptor.relay;
+            let address = bench.addresses[0];
+            bench.wall = right + LIFE_HALF * 9;
+            let of_future = bench.receipt(Ask { issuer, address });
+            bench.wall = right;
+            let known = Known {
+                network: &bench.network,
+                book: &bench.book,
+                addresses: &bench.addresses,
+                wall: bench.wall,
+            };
+            assert!(!bench.asker.keep_misdated(known, of_future));
+        }
+    }
+
+    fn earlier(at: WallTime, by: Duration) -> WallTime {
+        WallTime(at.as_secs() - by.as_secs())
     }
 
     #[test] // §8.7(5)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use super::ReceiptRefusal;
 use super::probe::{Places, Probe, Probed};
@@ -29,21 +29,8 @@ pub struct Issuer {
     taken: Places,
     /// Hosts where nobody was found a moment ago, and until when they rest.
     resting: BTreeMap<Host, Instant>,
-}
-
-/// The least of addresses that one customer has: a v4 address, or a v6 /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Host(IpAddr);
-
-impl From<SocketAddr> for Host {
-    fn from(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
-            v4 @ IpAddr::V4(_) => Self(v4),
-            IpAddr::V6(v6) => {
-                Self(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
-            }
-        }
-    }
+    /// When it was last asked.
+    asked_at: Option<Moment>,
 }
 
 impl Issuer {
@@ -67,8 +54,12 @@ impl Issuer {
         if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);
         }
-        if view.taken_by(address, &relay, network, wall).is_some() {
+        if view.is_taken(address, &relay, network, wall) {
             return Err(ReceiptRefusal::Taken);
+        }
+        if self.was_clock_set(Moment { now, wall }) {
+            // What it gave by another clock may be of no use: of the future, or too old.
+            self.taken = Places::default();
         }
         self.taken.expire(network, now);
         self.resting.retain(|_, until| *until > now);
@@ -104,6 +95,16 @@ impl Issuer {
             self.taken.take(network, address, until);
         }
         Ok((id, probe))
+    }
+
+    /// Whether the calendar was set by more than others bear, or the machine slept, since it was last
+    /// asked.
+    fn was_clock_set(&mut self, moment: Moment) -> bool {
+        let before = self.asked_at.replace(moment);
+        before.is_some_and(|before| {
+            let expected = before.wall + moment.now.since(before.now);
+            expected.as_secs().abs_diff(moment.wall.as_secs()) > CLOCK_SKEW_MAX.as_secs()
+        })
     }
 
     /// Whether neither this host, nor too many of its group, were missed a moment ago. Neighbours that
@@ -175,6 +176,8 @@ mod tests {
         issuer: Issuer,
         view: NetView,
         now: Instant,
+        /// How far its calendar is ahead.
+        ahead: Duration,
         asked: u8,
     }
 
@@ -188,7 +191,8 @@ mod tests {
         fn ask_as(&mut self, relay: RelayId, from: &str, at: &str) -> Result<u64, ReceiptRefusal> {
             let network = testing::public_network();
             let (from, at) = (address(from), address(at));
-            let known = (&network, &self.view, testing::WALL);
+            let passed = self.now.since(Instant::default());
+            let known = (&network, &self.view, testing::WALL + passed + self.ahead);
             let (id, probe) = self
                 .issuer
                 .handle_request(self.now, known, relay, from, at)?;
@@ -240,6 +244,26 @@ mod tests {
         assert_eq!(bench.issue("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
         bench.now = bench.now + Duration::from_secs(1);
         bench.issue("20.1.1.1:9000").unwrap();
+    }
+
+    #[test] // §8.7(3)
+    fn what_was_issued_by_another_clock_takes_the_place_of_nothing() {
+        let mut bench = Bench::default();
+        let (right, far) = (DAY * 8, CLOCK_SKEW_MAX + Duration::from_secs(1));
+        for (ahead, is_set) in [
+            (right, false),
+            (right + CLOCK_SKEW_MAX, false),
+            (Duration::ZERO, true),
+            (far, true),
+        ] {
+            bench.ahead = right;
+            bench.issuer = Issuer::default();
+            bench.issue("20.1.1.1:9000").unwrap();
+            bench.ahead = ahead;
+            let again = bench.issue("20.1.1.1:9000");
+            assert_eq!(again.is_ok(), is_set, "{ahead:?}: {again:?}");
+            assert_eq!(bench.issue("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
+        }
     }
 
     #[test] // §8.7(3)

@@ -187,7 +187,10 @@ impl OwnReceipts {
 
     /// Forgets receipts that are of no more use.
     pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
-        if self.asker.expire(known(cx.config, cx.book, cx.wall)) {
+        if self
+            .asker
+            .expire(known(cx.config, cx.book, cx.wall), cx.clock.confirmed())
+        {
             self.store(cx);
         }
     }
@@ -258,7 +261,7 @@ impl OwnReceipts {
         hop.ask(cx, Service::Receipts, request.encode())
     }
 
-    fn judge(&self, cx: &Context<'_>, reply: ReceiptReply) -> Result<Receipt, NoReceipt> {
+    fn judge(&mut self, cx: &mut Context<'_>, reply: ReceiptReply) -> Result<Receipt, NoReceipt> {
         let Some(Asking { ask, .. }) = self.in_flight else {
             return Err(NoReceipt::NoAnswer);
         };
@@ -266,15 +269,18 @@ impl OwnReceipts {
             ReceiptReply::Refused(refusal) => Err(NoReceipt::Refused(refusal)),
             ReceiptReply::Issued(receipt) => {
                 // §8.7(6)
-                let is_right = (receipt.issuer, receipt.address) == (ask.issuer, ask.address)
-                    && receipt.at <= cx.wall + CLOCK_SKEW_MAX
-                    && cx.wall.since(receipt.at) <= CLOCK_SKEW_MAX * 2
+                let is_good = (receipt.issuer, receipt.address) == (ask.issuer, ask.address)
                     && receipt.is_signed(&cx.config.network.id, &cx.relay);
-                if is_right {
-                    Ok(receipt)
-                } else {
-                    Err(NoReceipt::Wrong)
+                let is_of_now = receipt.at <= cx.wall + CLOCK_SKEW_MAX
+                    && cx.wall.since(receipt.at) <= CLOCK_SKEW_MAX * 2;
+                if is_good && is_of_now {
+                    return Ok(receipt);
                 }
+                let known = known(cx.config, cx.book, cx.wall);
+                if is_good && self.asker.keep_misdated(known, receipt) {
+                    self.store(cx);
+                }
+                Err(NoReceipt::Wrong)
             }
         }
     }
