@@ -29,6 +29,8 @@ const STATE_VERSION: u8 = 3;
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
 const NONCES_A_TURN: u32 = 32;
+/// A clock that moved by no more beside the monotonic one was not set meanwhile.
+const SAME_CLOCK_WITHIN: Duration = Duration::from_secs(60);
 /// The wait between two turns at a puzzle.
 const PUZZLE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -54,19 +56,52 @@ pub(super) struct Delivery {
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     #[serde(skip)]
     is_asked: bool,
-    /// Whether it was made in what is the future by our clock, and counts as made now.
-    #[serde(skip)]
-    is_redated: bool,
 }
 
 /// When a message was made, how long it is tried, and when its next deposit is due: kept, since
 /// the process that sent it may have ended by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTimes", into = "StoredTimes")]
 struct Times {
     created_at: WallTime,
     expires_at: WallTime,
     /// The next holder is asked no earlier, once one has the message.
     next_deposit_at: Option<WallTime>,
+    /// The clock that it was made by is wrong: it counts as made once the clock is known to be right.
+    is_misdated: bool,
+}
+
+/// Times as they are stored: of a message that is misdated, as if it were made at 0.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct StoredTimes {
+    created_at: WallTime,
+    expires_at: WallTime,
+    next_deposit_at: Option<WallTime>,
+}
+
+impl From<Times> for StoredTimes {
+    fn from(times: Times) -> Self {
+        let mut stored = times;
+        if times.is_misdated {
+            stored.redate(WallTime(0));
+        }
+        Self {
+            created_at: stored.created_at,
+            expires_at: stored.expires_at,
+            next_deposit_at: stored.next_deposit_at,
+        }
+    }
+}
+
+impl From<StoredTimes> for Times {
+    fn from(stored: StoredTimes) -> Self {
+        Self {
+            created_at: stored.created_at,
+            expires_at: stored.expires_at,
+            next_deposit_at: stored.next_deposit_at,
+            is_misdated: stored.created_at == WallTime(0),
+        }
+    }
 }
 
 /// Whether as many holders have a message as are wanted: kept, since many a client runs for a
@@ -169,13 +204,13 @@ impl Delivery {
                 created_at,
                 expires_at: created_at + life,
                 next_deposit_at: None,
+                is_misdated: false,
             },
             obstacle: None,
             parsed: Some(address),
             named_count: None,
             unsealed: Unsealed::default(),
             is_asked: false,
-            is_redated: false,
         }
     }
 
@@ -185,7 +220,11 @@ impl Delivery {
             .ok()
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
-        delivery.is_redated = delivery.times.redate(wall);
+        // One from the future was made while the clock was ahead.
+        if delivery.times.is_misdated || delivery.times.created_at > wall {
+            delivery.times.is_misdated = true;
+            delivery.times.redate(wall);
+        }
         // Nothing says which of the sealed copies were asked for before.
         delivery.is_asked = !delivery.targets.is_empty();
         Some(delivery)
@@ -251,10 +290,24 @@ impl Delivery {
         is_off
     }
 
-    /// Whether it counts as made now, since its clock was ahead, and has to be stored so. Only once
-    /// the clock is known to be right: one that is behind would end its life early.
-    pub(super) fn take_redated(&mut self) -> bool {
-        core::mem::take(&mut self.is_redated)
+    /// The clock is wrong. If it was made that long ago by this clock, which has not been set since, it
+    /// is misdated: a clock that is set right later must not end its life. Whether that is news.
+    pub(super) fn doubt_date(&mut self, age: Duration, wall: WallTime) -> bool {
+        let off = (self.times.created_at + age)
+            .as_secs()
+            .abs_diff(wall.as_secs());
+        let is_news = !self.times.is_misdated && off <= SAME_CLOCK_WITHIN.as_secs();
+        self.times.is_misdated |= is_news;
+        is_news
+    }
+
+    /// The clock is known to be right: if it is misdated, it was made now. Whether it was.
+    pub(super) fn settle_date(&mut self, wall: WallTime) -> bool {
+        let is_misdated = core::mem::take(&mut self.times.is_misdated);
+        if is_misdated {
+            self.times.redate(wall);
+        }
+        is_misdated
     }
 
     /// How many holders have it.
@@ -601,14 +654,10 @@ fn longest_spacing(params: &Params) -> Duration {
 }
 
 impl Times {
-    /// A message made while the clock was ahead is as old as if it were made now. Whether this was.
-    fn redate(&mut self, wall: WallTime) -> bool {
-        let is_ahead = self.created_at > wall;
-        if is_ahead {
-            self.expires_at = wall + self.expires_at.since(self.created_at);
-            self.created_at = wall;
-        }
-        is_ahead
+    /// As if it were made then.
+    fn redate(&mut self, created_at: WallTime) {
+        self.expires_at = created_at + self.expires_at.since(self.created_at);
+        self.created_at = created_at;
     }
 }
 

@@ -462,7 +462,7 @@ impl Core {
         let links = &self.pool.links;
         let clocks = links.clocks_agreeing(moment, &self.shared.network.params);
         if let Some(is_right) = self.shared.look_at_clock(moment, clocks) {
-            self.outbox.judge_clock(moment.now, is_right);
+            self.outbox.judge_clock(moment, is_right);
         }
     }
 

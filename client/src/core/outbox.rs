@@ -26,7 +26,7 @@ use umbel_proto::ids::{MessageId, QueueId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Instant, Moment};
 
 use super::delivery::{Attempt, Delivery, Progress};
 use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket};
@@ -109,9 +109,16 @@ impl Outbox {
         state: &[u8],
     ) -> Result<(), SnapshotFault> {
         if self.entries.contains_key(&id) {
-            Ok(())
-        } else {
-            self.restore(cx, id, state)
+            return Ok(());
+        }
+        self.restore(cx, id, state)?;
+        self.note_made(id, cx.now);
+        Ok(())
+    }
+
+    fn note_made(&mut self, id: MessageId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.made_at = Some(now);
         }
     }
 
@@ -139,6 +146,7 @@ impl Outbox {
             Delivery::new(address, body, cx.wall, life),
             Saving::Due(cx.now),
         );
+        self.note_made(id, cx.now);
         self.save_at(id, cx.now);
         self.wait(id, cx.now);
     }
@@ -202,14 +210,26 @@ impl Outbox {
     }
 
     /// Whether this machine's clock is right (docs/protocol.md §1.6(4)).
-    pub(super) fn judge_clock(&mut self, now: Instant, is_right: bool) {
+    pub(super) fn judge_clock(&mut self, moment: Moment, is_right: bool) {
+        let Moment { now, wall } = moment;
         self.is_clock_right = is_right;
-        if !is_right {
-            return;
+        let mut changed = Vec::new();
+        for (&id, entry) in &mut self.entries {
+            let (_, end) = entry.delivery.life();
+            let is_news = if is_right {
+                entry.delivery.settle_date(wall)
+            } else {
+                let age = entry.made_at.map(|at| now.since(at));
+                age.is_some_and(|age| entry.delivery.doubt_date(age, wall))
+            };
+            if is_news {
+                entry.made_at = None;
+                self.ends.remove(end, id);
+                self.ends.insert(entry.delivery.life().1, id);
+                changed.push(id);
+            }
         }
-        let entries = self.entries.iter_mut();
-        let redated = entries.filter_map(|(&id, it)| it.delivery.take_redated().then_some(id));
-        for id in redated.collect::<Vec<_>>() {
+        for id in changed {
             self.save_by(id, now);
         }
     }
@@ -309,6 +329,7 @@ impl Outbox {
         let entry = Entry {
             seq: self.last_seq,
             delivery,
+            made_at: None,
             stage: Stage::Blocked(Instant::default()), // until it knows what to wait for
             told: if saving == Saving::Saved {
                 Told::Queued

@@ -58,7 +58,7 @@ pub(super) fn expired_failure(copies: Copies) -> Failure {
 pub(super) fn planned_text(holders: &str, wait: Duration) -> String {
     let wait = times::length(wait.max(Duration::from_secs(1)));
     format!(
-        "kept by {holders}; the next copy goes out in about {wait}, or with the first umbel command after that"
+        "kept by {holders}; the next copy goes out in about {wait}, or with the next `umbel send`, `receive` or `outbox flush`"
     )
 }
 

@@ -13,6 +13,8 @@ use super::super::saving::Saving;
 pub(super) struct Entry {
     pub(super) seq: u64,
     pub(super) delivery: Delivery,
+    /// When it was made, if that was since this client was started.
+    pub(super) made_at: Option<Instant>,
     pub(super) stage: Stage,
     pub(super) saving: Saving,
     pub(super) told: Told,

@@ -74,6 +74,12 @@ impl Bench {
         )
     }
 
+    /// Whether the clock is right, as the relays say.
+    fn judge_clock(&mut self, is_right: bool) {
+        let (now, wall) = (self.now, self.wall);
+        self.outbox.judge_clock(Moment { now, wall }, is_right);
+    }
+
     fn send(&mut self) {
         let address = *InboxIdentity::from_seed(&[3; 32]).address();
         self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100], None));

@@ -67,7 +67,7 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
         let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
         bench.wall = bench.wall + passed;
         bench.unconfirmed = unconfirmed.unwrap_or_default();
-        bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, unconfirmed.is_none()));
+        bench.judge_clock(unconfirmed.is_none());
         bench.drive(); // no circuit is ever built
         bench.notices() == [expired.clone()] && is_removed(&bench) && bench.listed().is_empty()
     };
@@ -84,6 +84,63 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
     );
 }
 
+fn is_expired(bench: &mut Bench) -> bool {
+    let mut notices = bench.notices().into_iter();
+    notices.any(|it| matches!(it, Notice::Expired { .. }))
+}
+
+#[test] // §10.5(1)
+fn a_message_made_by_a_clock_that_was_far_behind_is_not_lost() {
+    let life = Network::local().params.record_life;
+    // Set right while the client runs, or before its next start.
+    for (is_restarted, was_wrong) in [(false, true), (true, true), (true, false)] {
+        let mut bench = Bench::new(Network::local());
+        bench.send();
+        bench.drive();
+        assert!(bench.stored(true));
+        bench.notices();
+        let made_by = bench.wall;
+        bench.pass(Duration::from_secs(5));
+        bench.wall = made_by + Duration::from_secs(5);
+        bench.judge_clock(!was_wrong);
+        bench.drive();
+        assert!(!is_expired(&mut bench));
+        let state = bench.saved();
+        assert_eq!(state.is_some(), was_wrong);
+        if is_restarted {
+            let state = state.unwrap_or_else(|| bench.outbox.entries[&ID].delivery.state());
+            bench = restarted_from(&state);
+        }
+        let right = made_by + life * 99;
+        bench.wall = right;
+        bench.judge_clock(true);
+        bench.drive();
+        assert_eq!(bench.listed().is_empty(), !was_wrong);
+        assert_eq!(is_expired(&mut bench), !was_wrong);
+        if was_wrong {
+            assert_eq!(bench.entries()[0].created_at, right);
+            bench.wall = right + life;
+            bench.judge_clock(true);
+            bench.drive();
+            assert!(bench.listed().is_empty(), "it lives no longer than others");
+        }
+    }
+}
+
+#[test] // §10.5(1)
+fn a_message_made_before_its_clock_went_wrong_keeps_its_date() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(true));
+    let made_at = bench.wall;
+    bench.wall = made_at + Duration::from_secs(3 * 86_400);
+    bench.judge_clock(false);
+    bench.wall = made_at + Duration::from_secs(60);
+    bench.judge_clock(true);
+    assert_eq!(bench.entries()[0].created_at, made_at);
+}
+
 #[test] // §10.5(1)
 fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
     let mut bench = asked(Network::local(), 2);
@@ -92,7 +149,7 @@ fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
     bench.answer(1, &SILENT);
     bench.notices();
     bench.wall = bench.wall + bench.shared.network.params.record_life;
-    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
+    bench.judge_clock(true);
     bench.drive();
     let expired = Notice::Expired {
         id: ID,
@@ -118,7 +175,7 @@ fn a_message_that_expires_after_a_deposit_without_answer_may_be_out() {
     for bench in [&mut bench, &mut after_restart] {
         bench.notices();
         bench.wall = bench.wall + life;
-        bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
+        bench.judge_clock(true);
         bench.drive();
         assert_eq!(bench.notices(), std::slice::from_ref(&expired));
         assert!(is_removed(bench));
@@ -131,7 +188,7 @@ fn a_message_in_flight_expires_on_time_and_may_be_out() {
     assert!(bench.stored(true));
     bench.notices();
     let life = bench.shared.network.params.record_life;
-    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
+    bench.judge_clock(true);
     bench.drive();
     assert_eq!(bench.outbox.ends.timeout(bench.now), Some(bench.now + life));
     bench.wall = bench.wall + life;

@@ -86,10 +86,10 @@ fn a_message_from_the_future_is_as_old_as_the_first_right_clock_found_it() {
     let mut bench = from_the_future();
     bench.drive();
     bench.saved();
-    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, false));
+    bench.judge_clock(false);
     bench.drive();
     assert!(bench.saved().is_none(), "the clock may be behind");
-    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
+    bench.judge_clock(true);
     bench.drive();
     let state = bench.saved().expect("it is stored");
     let later = restored(&state, bench.wall + Duration::from_secs(3600));
