@@ -15,7 +15,7 @@ use umbel_proto::time::Duration;
 
 use super::Told;
 use super::ask::{Ask, Reply, decode, encode};
-use crate::core::io::{Cancelled, Notice};
+use crate::core::io::{Cancelled, Notice, Warning};
 use crate::net::driver::Request;
 use crate::store::{AskId, Asked, Attended, GuestId, Said, Store};
 
@@ -49,6 +49,37 @@ pub(super) struct Host {
     under_way: BTreeSet<MessageId>,
     said: Said,
     said_at: Instant,
+    /// Why no relay can be drawn, as long as that is so: a guest that comes later has to hear it, too.
+    hindrances: Hindrances,
+}
+
+/// Why the client has no view that it can use.
+#[derive(Default)]
+struct Hindrances {
+    waits: Option<Notice>,
+    clock: Option<Notice>,
+    dispute: Option<Notice>,
+}
+
+impl Hindrances {
+    fn take(&mut self, notice: &Notice) {
+        let place = match notice {
+            Notice::Ready { .. } => return *self = Self::default(),
+            Notice::WaitingForView { .. } => &mut self.waits,
+            Notice::Warning(Warning::Clock { .. }) => &mut self.clock,
+            Notice::Warning(Warning::SeedsDisagree) => &mut self.dispute,
+            _ => return,
+        };
+        *place = Some(notice.clone());
+    }
+
+    /// What a guest that comes now has missed. Nothing, if there is a view: a warning from before that
+    /// may be out of date.
+    fn missed(&self) -> impl Iterator<Item = &Notice> {
+        let all = [&self.waits, &self.clock, &self.dispute];
+        let stand = all.into_iter().flatten();
+        stand.filter(|_| self.waits.is_some())
+    }
 }
 
 enum Wake {
@@ -79,6 +110,7 @@ impl Host {
             under_way: BTreeSet::new(),
             said: Said::default(),
             said_at: Instant::now(),
+            hindrances: Hindrances::default(),
         }
     }
 
@@ -129,6 +161,9 @@ impl Host {
 
     /// A notice that nobody listens for needs no place.
     fn on_told(&mut self, told: Told) {
+        if let Told::Notice(notice) = &told {
+            self.hindrances.take(notice);
+        }
         if self.guests.is_empty() {
             return;
         }
@@ -202,6 +237,14 @@ impl Host {
         if before.is_empty() && !found.guests.is_empty() {
             // Guests learn at once that there is a driver.
             self.said_at = now.checked_sub(BEAT).unwrap_or(now);
+        }
+        let is_new = |(guest, _): &(GuestId, i64)| !before.contains_key(guest);
+        if found.guests.iter().any(is_new) {
+            // Those who have heard it hear it again.
+            let missed = self.hindrances.missed();
+            self.said
+                .notices
+                .extend(missed.map(|it| encode(&Some(it.clone()))));
         }
         for (guest, beat) in found.guests {
             let heard_at = before
@@ -335,4 +378,27 @@ async fn request<T: Send + 'static>(
     let (done, answer) = oneshot::channel();
     asker.send(request(done)).await.ok()?;
     Some(Box::pin(async move { answer.await.ok().map(to_reply) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_hears_why_there_is_no_view_for_as_long_as_there_is_none() {
+        let mut hindrances = Hindrances::default();
+        let waits = Notice::WaitingForView { last_known: 3 };
+        let clock = |seconds| Notice::Warning(Warning::Clock { seconds });
+        let mut hear = |notices: &[Notice]| {
+            notices.iter().for_each(|notice| hindrances.take(notice));
+            hindrances.missed().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(hear(&[clock(7200)]), [], "there is a view");
+        let told = hear(&[waits.clone(), clock(9000), Notice::Unreachable]);
+        assert_eq!(told, [waits.clone(), clock(9000)]);
+        let disputed = Notice::Warning(Warning::SeedsDisagree);
+        let told = hear(std::slice::from_ref(&disputed));
+        assert_eq!(told, [waits.clone(), clock(9000), disputed]);
+        assert_eq!(hear(&[Notice::Ready { relays: 9 }, waits.clone()]), [waits]);
+    }
 }
