@@ -31,12 +31,16 @@ pub struct Standing {
     pub listed: Option<Listed>,
     /// What keeps others from drawing it; `None` if nothing does.
     pub obstacle: Option<Obstacle>,
+    /// Another process runs with its identity, or did within two hours.
+    pub has_twin: bool,
     /// Seeds of the network file that vouch for others while the network is young, and are out of reach.
     pub missing_seeds: Vec<Peer>,
     /// How many other relays it knows.
     pub others: usize,
     /// How many links there are with relays.
     pub relay_link_count: usize,
+    /// With how many relays of its view there are links.
+    pub known_link_count: usize,
     /// How far the clocks of linked relays are ahead of its own, seconds; `None` if it is linked to
     /// none.
     pub clock_ahead: Option<i64>,
@@ -162,6 +166,7 @@ pub(super) fn own(
         .collect();
     let is_seed = view.seed_vouches(network, &shared.relay, wall);
     let others_count = others().count();
+    let linked = shared.links.relays().filter(|it| view.get(it).is_some());
     let clock_ahead = clock::ahead(&shared.links, &shared.book, &shared.config, moment);
     let is_off = |ahead: &i64| ahead.unsigned_abs() > CLOCK_SKEW_MAX.as_secs();
     let obstacle = if addresses.is_empty() {
@@ -181,9 +186,11 @@ pub(super) fn own(
         is_seed,
         listed: own.listed(),
         obstacle,
+        has_twin: own.has_twin(moment.now),
         missing_seeds: missing_seeds(shared, wall, has_failed),
         others: others_count,
         relay_link_count: shared.links.with_relays().count(),
+        known_link_count: linked.count(),
         clock_ahead,
         stats,
     }
@@ -246,7 +253,7 @@ fn address_standing(
         is_vouched: receipts.len() >= known.network.params.receipts_min,
         vouchers: vouchers(shared, receipts.iter()),
         refusals: refusals.collect(),
-        taken_by: view.taken_by(address, &shared.relay, known.network, known.wall),
+        taken_by: view.holder_of(address, &shared.relay, known.network, known.wall),
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) const SET_CLOCK: &str = "set it right, and run a time service that ke
 pub(crate) fn restore_or_move(network: &Network) -> String {
     format!(
         "If this relay ran there under another identity, restore that one, or wait up to {} after that one was last there; else \
-         advertise another port",
+         advertise another port, or where four relays run at that IP, another IP",
         in_words(network.params.receipt_life / ADDRESS_HELD_SHARE)
     )
 }
@@ -210,7 +210,7 @@ fn refused_receipt(
         ReceiptRefusal::Taken => (
             Level::WARN,
             format!(
-                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. {}",
+                "taken: the relay {issuer} knows another relay at {address}, or four at its IP, so it does not vouch for this one. {}",
                 restore_or_move(network)
             ),
         ),

@@ -306,9 +306,11 @@ mod tests {
                     is_seed: false,
                     listed: None,
                     obstacle: None,
+                    has_twin: false,
                     missing_seeds: Vec::new(),
                     others: 7,
                     relay_link_count: 2,
+                    known_link_count: 2,
                     clock_ahead: Some(-60),
                     stats: ControlStats {
                         links: 19,

@@ -124,8 +124,10 @@ impl<'a> Sentences<'a> {
 
     /// All of it in one.
     pub(super) fn health(&self) -> String {
-        if self.standing.stats.twins > 0 {
-            return format!("in danger: {TWIN}");
+        if self.standing.has_twin {
+            return format!(
+                "in danger: {TWIN}. Once that one is stopped, this is said for two hours more at most"
+            );
         }
         let (standing, nothing_to_do) = match self.standing.obstacle {
             None => (
@@ -148,8 +150,8 @@ impl<'a> Sentences<'a> {
                 "it can't write to its disk, and refuses mail: see the log, and free some space or check the disk".to_owned(),
             ),
             Some(address) => but(format!("not all is well: {}", self.address(address))),
-            None if is_drawn && self.standing.relay_link_count == 0 => but(
-                "it is linked to no other relay now: if that stays so, check this machine's network".to_owned(),
+            None if is_drawn && self.standing.known_link_count == 0 => but(
+                "it is linked to no other relay of its view now: if that stays so, check this machine's network".to_owned(),
             ),
             None => format!("{standing}{nothing_to_do}"),
         }
@@ -264,7 +266,7 @@ impl<'a> Sentences<'a> {
                 self.so_far(it)
             ),
             Asked::Taken => format!(
-                "taken: {count} knew another relay at {address}{}; {}. {}",
+                "taken: {count} knew another relay at {address}, or four at its IP{}; {}. {}",
                 it.taken_by.map_or_else(String::new, |relay| format!(", {relay}")),
                 self.so_far(it),
                 restore_or_move(self.facts.network)
@@ -318,7 +320,11 @@ impl<'a> Sentences<'a> {
                  connect to its address"
                     .to_owned()
             }
-            None => "the network file names it as a seed, so it needs no receipts yet; it asks for some".to_owned(),
+            None if self.standing.is_seed => {
+                "the network file names it as a seed, so it needs no receipts yet; it asks for some".to_owned()
+            }
+            None => "relays that reached this one before are out of its view now, and their receipts still count; it asks others"
+                .to_owned(),
         }
     }
 

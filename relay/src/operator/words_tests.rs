@@ -86,9 +86,11 @@ fn standing(addresses: Vec<AddressStanding>) -> Standing {
             until: SINCE + 48 * HOUR,
         }),
         obstacle: (!is_vouched).then_some(unvouched),
+        has_twin: false,
         missing_seeds: Vec::new(),
         others: 12,
         relay_link_count: 8,
+        known_link_count: 8,
         clock_ahead: Some(0),
         stats: ControlStats::default(),
     }
@@ -408,18 +410,21 @@ fn a_second_address_that_fails_is_told_of_a_relay_that_is_used() {
 #[test]
 fn a_relay_that_lost_all_its_links_is_told_so() {
     let offline = Standing {
-        relay_link_count: 0,
+        known_link_count: 0, // and others, that nobody vouches for
         ..standing(vec![vouched_by(HERE, 3)])
     };
     let (health, ..) = said(&offline);
     assert!(health.starts_with("in use: "), "{health}");
-    assert!(health.contains("linked to no other relay now"), "{health}");
+    assert!(
+        health.contains("linked to no other relay of its view now"),
+        "{health}"
+    );
 }
 
 #[test]
 fn a_second_process_with_the_identity_comes_first() {
     let mut twin = standing(vec![vouched_by(HERE, 3)]);
-    twin.stats.twins = 1;
+    twin.has_twin = true;
     assert!(said(&twin).0.starts_with("in danger: another process runs"));
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Own {
     listed: Option<Listed>,
     /// When a descriptor from elsewhere was last outdone.
     outdone_at: Option<Instant>,
+    /// When a descriptor last came that another process issued.
+    twin_at: Option<Instant>,
     /// When the operator is told again that too few relays vouch for an address.
     unvouched_told_from: Instant,
 }
@@ -72,6 +74,7 @@ impl Own {
             descriptor,
             listed,
             outdone_at: None,
+            twin_at: None,
             unvouched_told_from: cx.now + UNVOUCHED_FIRST,
         };
         own.enter_view(cx);
@@ -241,6 +244,7 @@ impl Own {
         let is_ours = |address: &SocketAddr| cx.config.addresses.contains(address);
         if !seen.addresses.iter().all(is_ours) {
             cx.stats.twins += 1;
+            self.twin_at = Some(cx.now);
         }
         let is_early = self
             .outdone_at
@@ -249,6 +253,12 @@ impl Own {
             self.outdone_at = Some(cx.now);
             self.descriptor.republish_at = cx.wall.max(seen.issued_at + Duration::from_secs(1));
         }
+    }
+
+    /// Whether another process issues descriptors of this relay, as far as was heard: each outdoes the
+    /// other once an hour.
+    pub(super) fn has_twin(&self, now: Instant) -> bool {
+        self.twin_at.is_some_and(|at| now < at + OUTDO_INTERVAL * 2)
     }
 
     /// How many relays vouch for this address, as our own view counts them.
@@ -423,6 +433,9 @@ mod tests {
         }
         assert_eq!(outdone, [1001, 5005]);
         assert_eq!(bench.shared.stats.twins, 7);
+        assert!(own.has_twin(bench.moment.now));
+        bench.pass(OUTDO_INTERVAL * 2);
+        assert!(!own.has_twin(bench.moment.now), "it was stopped");
     }
 
     #[test] // §8.2
