@@ -118,7 +118,7 @@ pub const SUSPECT_FRAMED_MIN: usize = 2;
 /// Failures in a row after which an L2 or L3 may be replaced before its time (§6.4(10), §6.4(18)).
 pub const L2_FAILURES_MAX: u32 = 8;
 /// Relays that may be pinned at a place behind the guard for each that is wanted, while those pinned
-/// can't be used (§6.4(15), §6.4(18)).
+/// can't be used; beyond that, another only while none is in the view (§6.4(2), §6.4(15), §6.4(18)).
 pub const PINNED_SPARE_FACTOR: usize = 2;
 /// While fewer than half of the pinned relays are in the view, others are pinned after so long
 /// (§6.4(2)).

@@ -140,7 +140,12 @@ impl Shared {
         }
         let view = self.book.view();
         let other = self.unvouched.full_of.take();
-        if self.is_ready || view.doubted_count() * 2 > view.len() {
+        if view.is_setting_up(wall) {
+            return Ok(());
+        }
+        // Not whether it is used: while sources are compared no view is.
+        let candidates = Candidates::selectable(view, &self.network, wall);
+        if are_enough(&self.network, view, &candidates) || view.doubted_count() * 2 > view.len() {
             return Ok(());
         }
         let mut refused = BTreeSet::new();
@@ -283,6 +288,7 @@ mod tests {
 
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
+    use umbel_proto::ids::Peer;
     use umbel_proto::network::Network;
     use umbel_proto::time::Instant;
 
@@ -351,13 +357,16 @@ mod tests {
 
     impl LockedOut {
         fn new() -> Self {
+            Self::knowing(2)
+        }
+
+        fn knowing(relays: u8) -> Self {
             let mut rng = ChaCha20Rng::seed_from_u64(1);
             let mut shared = surroundings(Network::local(), WALL);
-            for number in 1..=2 {
+            for number in 1..=relays {
                 let known = Unverified::decode(&descriptor(number)).unwrap();
                 shared.learn(WALL, &teller(), known, &mut rng).unwrap();
             }
-            shared.is_ready = false;
             shared.network.params.receipts_min = 1;
             Self { shared, rng }
         }
@@ -406,7 +415,7 @@ mod tests {
             Ok(false),
             "elsewhere"
         );
-        assert_eq!(client.tell(2, &three), Ok(true));
+        assert_eq!(client.tell(3, &three), Ok(true));
     }
 
     #[test] // §8.2(3)
@@ -426,11 +435,20 @@ mod tests {
         };
         assert_eq!(between(&[3, 4, 4].map(descriptor)), Ok(true), "as many");
         assert_eq!(between(&[]), Ok(true), "nothing");
-        let mut ready = LockedOut::new();
-        ready.shared.is_ready = true;
+        // The network file's seeds vouch for themselves: it has a path.
+        let mut ready = LockedOut::knowing(5);
+        let seeds = (1..=5).map(|number| Peer {
+            id: id(number),
+            host_port: "127.0.0.1:9000".to_owned(),
+        });
+        ready.shared.network.seeds = seeds.collect();
+        let six = [6, 7, 8, 9, 10, 11].map(descriptor);
         for source in [1, 2] {
-            assert_eq!(ready.tell(source, &three), Ok(false), "it has a path");
+            assert_eq!(ready.tell(source, &six), Ok(false), "it has a path");
         }
+        let mut lost = LockedOut::knowing(5);
+        assert_eq!(lost.tell(1, &six), Ok(false));
+        assert_eq!(lost.tell(2, &six), Ok(true), "of the same, without");
     }
 
     #[test] // §1.6(4), §10.5(1)

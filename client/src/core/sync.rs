@@ -365,8 +365,13 @@ impl Sync {
             return None;
         }
         let (in_use, _) = pool.guard_in_use()?;
-        let relay = self.draw(cx, pool, in_use)?;
-        Some((relay, self.next_view()))
+        let relay = self.draw(cx, pool, in_use).or_else(|| {
+            // In a small network all that are not held may be beside a guard.
+            let mut exclude = Exclude::default();
+            exclude.relay(in_use);
+            self.draw_but(cx, pool, exclude)
+        });
+        Some((relay?, self.next_view()))
     }
 
     /// A circuit of its own, to a relay drawn at random.
@@ -400,9 +405,15 @@ impl Sync {
         let mut guards = pool.paths.guards.primary(cx.known());
         guards.push(in_use);
         cx.known().exclude_groups_of(&mut exclude, &guards);
+        self.draw_but(cx, pool, exclude)
+    }
+
+    /// A relay to which circuits may begin, but for these.
+    fn draw_but(&self, cx: &mut Context<'_>, pool: &Pool, mut exclude: Exclude) -> Option<RelayId> {
         pool.held_terminals(cx).for_each(|held| exclude.relay(held));
-        let drawn = cx.known().draw(Roles::NONE, &exclude, cx.rng);
-        drawn.filter(|&relay| may_ask(&self.resting, relay, cx.now))
+        let resting = self.resting.iter().filter(|(_, rest)| !rest.is_due(cx.now));
+        resting.for_each(|(&relay, _)| exclude.relay(relay));
+        cx.known().draw(Roles::NONE, &exclude, cx.rng)
     }
 
     /// The guard whose turn it is.

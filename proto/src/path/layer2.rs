@@ -90,7 +90,8 @@ impl Layer2 {
         let pins = &self.pins;
         self.refused
             .retain(|relay, _| pins.relays().any(|pinned| pinned == *relay));
-        while self.pins.lacks(known, terms)
+        self.pins.note_listed(known, terms);
+        while self.pins.wants_another(known, terms)
             && self
                 .pins
                 .pin(known, terms, &[primary], shunned, rng)

@@ -75,8 +75,9 @@ impl Layer3 {
         let avoided = shunned.avoided;
         let has_failed = |relay| avoided.has_failed_by_two(relay, Role::Layer2, L2_FAILURES_MAX);
         self.pins.drop_old(known, TERMS, has_failed);
+        self.pins.note_listed(known, TERMS);
         while self.is_on
-            && self.pins.lacks(known, TERMS)
+            && self.pins.wants_another(known, TERMS)
             && self
                 .pins
                 .pin(known, TERMS, &[before], shunned, rng)

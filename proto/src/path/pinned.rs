@@ -94,19 +94,27 @@ impl Pins {
         self.usable().filter(is_listed)
     }
 
-    /// Whether another is to be pinned: fewer are kept than are wanted; or less than half of so many
-    /// were in the view for long.
-    pub(super) fn lacks(&mut self, known: Known<'_>, terms: Terms) -> bool {
-        let is_few = self.listed(known).count() < terms.count.div_ceil(2);
-        if is_few && known.is_view_current {
+    /// Looks how many are in the view: others are pinned only once few were for long.
+    pub(super) fn note_listed(&mut self, known: Known<'_>, terms: Terms) {
+        if known.is_view_current && self.are_few(known, terms) {
             self.few_since.get_or_insert(known.now);
         } else {
             self.few_since = None;
         }
+    }
+
+    /// Whether less than half of as many as are wanted can be used now.
+    fn are_few(&self, known: Known<'_>, terms: Terms) -> bool {
+        self.listed(known).count() < terms.count.div_ceil(2)
+    }
+
+    /// Whether another is to be pinned: fewer are kept than are wanted, or few were in the view for long.
+    pub(super) fn wants_another(&self, known: Known<'_>, terms: Terms) -> bool {
         let have_waited = self
             .few_since
             .is_some_and(|at| at + PINNED_WAIT <= known.now);
-        self.usable().count() < terms.count || (have_waited && self.has_room(known, terms))
+        let replaces = have_waited && self.are_few(known, terms) && self.has_room(known, terms);
+        self.usable().count() < terms.count || replaces
     }
 
     /// Whether one more may be pinned where none, or few, can be used. While a view is filled anew,
