@@ -161,13 +161,18 @@ fn begin_among_half(seed: u64, count: usize) -> (World, InboxAddress) {
 // §6.4(8): it is no end that no circuit can be built just now.
 #[test]
 fn who_waits_where_half_of_the_relays_died_gets_through_by_few_guards() {
-    for (seed, count) in [(558, 13), (568, 13), (573, 21), (575, 21)] {
+    let (mut hard, mut through) = (0, 0);
+    for (seed, count) in (550..570).map(|seed| (seed, if seed % 2 == 0 { 13 } else { 21 })) {
         let (mut world, address) = begin_among_half(seed, count);
-        let is_said = |world: &World| world.has_notice(ALICE, |it| *it == Notice::NoCircuits);
         let sent = world.send(ALICE, &address, b"whoever is left".to_vec());
-        world.expect_within(seconds(60), |world| is_held_by(world, sent, 1));
-        assert!(is_said(&world), "{seed}: it was hard; {}", world.describe());
+        let is_through = world.run_until(seconds(300), |world| is_held_by(world, sent, 1));
+        let is_said = world.has_notice(ALICE, |it| *it == Notice::NoCircuits);
+        through += usize::from(is_through);
+        hard += usize::from(is_through && is_said);
         let guards = relays_at(&world, ALICE, 1).len();
         assert!(guards <= 5, "{seed}: three, and two a day: {guards}");
     }
+    // Of the others some have no holder that is alive.
+    assert!(through >= 12, "{through} of 20 get through");
+    assert!(hard >= 3, "{hard} of 20 go on after no circuit");
 }
