@@ -14,7 +14,9 @@ use umbel_proto::directory::Receipt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
 use umbel_proto::directory::receipts::Asker;
 use umbel_proto::ids::{NetworkId, RelayId};
-use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE, RELAY_DESCRIPTOR_LIFE};
+use umbel_proto::limits::{
+    CLOCK_SKEW_MAX, LAST_KNOWN_LIFE, RECEIPT_REISSUE_PAUSE, RELAY_DESCRIPTOR_LIFE,
+};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::circuits::Circuits;
@@ -300,10 +302,12 @@ impl Own {
         }
     }
 
-    /// Others take the descriptor. They remember few relays whose last one is dead (§8.2(7)): after a
-    /// gap it may be new to them.
+    /// Others take the descriptor. They remember a relay whose last one is dead for a while (§8.2(7)): after
+    /// a longer gap it may be new to them. A clock that was ahead for a moment is none.
     fn note_listed(&mut self, cx: &mut Context<'_>) {
-        let before = self.listed.filter(|before| before.until > cx.wall);
+        let confirmed = cx.clock.confirmed();
+        let is_remembered = |before: &Listed| before.until + LAST_KNOWN_LIFE > confirmed;
+        let before = self.listed.filter(is_remembered);
         let since = before.map_or(cx.wall, |before| before.since.min(cx.wall));
         let until = self.descriptor.issued_at + RELAY_DESCRIPTOR_LIFE;
         let listed = Listed { since, until };
@@ -527,8 +531,25 @@ mod tests {
             own.listed.map(|listed| listed.since)
         };
         assert_eq!(again(&mut bench), Some(since));
+        bench.pass(LAST_KNOWN_LIFE);
+        assert_eq!(again(&mut bench), Some(since), "it is remembered");
         bench.pass(Duration::from_secs(1));
-        assert_eq!(again(&mut bench), Some(bench.moment.wall), "it is new");
+        let Moment { now, wall } = bench.moment;
+        bench.shared.clock.look(now, wall);
+        assert_eq!(again(&mut bench), Some(wall), "it is new");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_moment_makes_no_relay_new_to_others() {
+        let (mut bench, mut own) = issued();
+        let since = bench.moment.wall;
+        for ahead in [Duration::from_secs(400 * 86_400), Duration::ZERO] {
+            bench.moment.wall = since + ahead;
+            let Moment { now, wall } = bench.moment;
+            bench.shared.clock.look(now, wall);
+            own.reissue(&mut bench.context());
+            assert_eq!(own.listed.map(|listed| listed.since), Some(since));
+        }
     }
 
     /// A relay in need of three receipts, at a public address, and the keys of six others that it
