@@ -25,7 +25,7 @@ const TIMEOUT_ALL: Duration = Duration::from_secs(300);
 const AFTER_HELP: &str = "\
 A message is first safe in the outbox, then kept by one relay, then held by as many relays as wanted (two by default). \
 Two more copies follow, each after a random delay (30 s on average by default), so that the copies cannot be linked. umbel does \
-not wait for them: any umbel command that runs then sends them.
+not wait for them: a send or receive that runs then sends them.
 
 Exit codes:
   0   at least one relay has it (\"kept\" or \"held\"; with --wait held: \"held\")

@@ -220,9 +220,7 @@ impl Delivery {
             .ok()
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
-        // One from the future was made while the clock was ahead.
-        if delivery.times.is_misdated || delivery.times.created_at > wall {
-            delivery.times.is_misdated = true;
+        if delivery.times.is_misdated {
             delivery.times.redate(wall);
         }
         // Nothing says which of the sealed copies were asked for before.
@@ -301,9 +299,11 @@ impl Delivery {
         is_news
     }
 
-    /// The clock is known to be right: if it is misdated, it was made now. Whether it was.
+    /// The clock is known to be right: if it is misdated, it was made now. So was one from the future:
+    /// the clock was ahead. Whether it was so.
     pub(super) fn settle_date(&mut self, wall: WallTime) -> bool {
-        let is_misdated = core::mem::take(&mut self.times.is_misdated);
+        let is_marked = core::mem::take(&mut self.times.is_misdated);
+        let is_misdated = is_marked || self.times.created_at > wall;
         if is_misdated {
             self.times.redate(wall);
         }
