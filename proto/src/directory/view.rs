@@ -266,8 +266,8 @@ impl NetView {
         others.find(|there| self.holds(there, address, network, wall))
     }
 
-    /// Whether other relays leave no room for this one at the host of this address: so many that are
-    /// taken at their word are vouched for there, and came before it. What the setup took stays.
+    /// Whether other relays leave no room for this one at the host of this address: so many are vouched
+    /// for there. Whoever is there already stays. Clients take what relays took, and the setup what comes.
     fn is_host_full(
         &self,
         address: SocketAddr,
@@ -275,33 +275,29 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> bool {
-        if network.params.danger_address_groups == AddressGroups::Port {
+        let params = &network.params;
+        let are_counted =
+            params.receipts_min > 0 && params.danger_address_groups != AddressGroups::Port;
+        if !are_counted
+            || self.trust == Trust::Listed
+            || self.is_own(relay)
+            || self.is_setting_up(wall)
+        {
             return false;
         }
         let host = Host::from(address);
         let known = self.get(relay);
         let mut addresses = known.into_iter().flat_map(|known| &known.addresses);
-        let is_there = addresses.any(|it| Host::from(*it) == host);
-        let age = self.age(relay).filter(|_| is_there);
-        if age.is_some_and(|age| self.is_of_first_hour(age)) {
+        if addresses.any(|it| Host::from(*it) == host) {
             return false;
         }
-        let came_before = |there: &RelayId| {
-            let other = self.age(there).filter(|age| self.may_vouch(*age));
-            let is_first = |other: Age| {
-                age.is_none_or(|age| (other.first_seen, there) < (age.first_seen, relay))
-            };
-            there != relay && other.is_some_and(is_first)
-        };
         let (first, last) = host.bounds();
         let (least, most) = (RelayId([0; RelayId::LEN]), RelayId([0xff; RelayId::LEN]));
-        let at_host = self.at.range((first, least)..=(last, most));
-        let life = network.params.receipt_life;
         let mut there = BTreeSet::new();
-        at_host
-            .filter(|(_, relay)| came_before(relay))
-            .filter(|(at, relay)| self.is_known_at(relay, *at, life, network, wall))
-            .any(|(_, relay)| there.insert(relay) && there.len() >= RELAYS_A_HOST_MAX)
+        self.at
+            .range((first, least)..=(last, most))
+            .filter(|(at, it)| self.is_known_at(it, *at, params.receipt_life, network, wall))
+            .any(|(_, it)| there.insert(it) && there.len() >= RELAYS_A_HOST_MAX)
     }
 
     /// Whether this relay of the view holds this address: it was seen there a short time ago.

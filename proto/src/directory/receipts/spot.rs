@@ -372,8 +372,8 @@ impl SpotChecks {
         }
     }
 
-    /// Whether this issuer may be barred. If as many are as may be, the one with the fewest misses is
-    /// released for it, unless that has as many (§8.8(5)).
+    /// Whether this issuer may be barred. If issuers of as many groups are as may be, those of the group
+    /// with the fewest misses are released for it, unless that has as many (§8.8(5)).
     fn make_room_for_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
         let Facts {
             network,
@@ -383,20 +383,28 @@ impl SpotChecks {
         } = facts;
         let groups = view.aged_groups(network, wall).count();
         let most = ISSUERS_BARRED_MIN.max(groups * ISSUERS_BARRED_PERCENT / 100);
-        // Issuers of one group take one place, and those that have left the view take none.
         let group_of = |issuer: &RelayId| Some(view.get(issuer)?.widest_group(network));
-        let barred: BTreeSet<Group> = self.barred().filter_map(|it| group_of(&it)).collect();
-        if barred.len() < most || group_of(issuer).is_some_and(|it| barred.contains(&it)) {
+        // Those that have left the view take no place.
+        let mut barred = BTreeMap::<Group, usize>::new();
+        for (it, record) in &self.records {
+            if let Some(group) = group_of(it).filter(|_| record.barred_at.is_some()) {
+                let misses = barred.entry(group).or_default();
+                *misses = record.misses().max(*misses);
+            }
+        }
+        if barred.len() < most || group_of(issuer).is_some_and(|it| barred.contains_key(&it)) {
             return true;
         }
         let misses = self.records.get(issuer).map_or(0, Record::misses);
-        let barred = self
-            .records
-            .values_mut()
-            .filter(|it| it.barred_at.is_some());
-        let mildest = barred.min_by_key(|it| it.misses());
-        let mildest = mildest.filter(|it| it.misses() < misses);
-        mildest.is_some_and(|it| it.barred_at.take().is_some())
+        let mildest = barred.into_iter().min_by_key(|&(_, misses)| misses);
+        let Some((released, _)) = mildest.filter(|&(_, of_mildest)| of_mildest < misses) else {
+            return false;
+        };
+        let records = self.records.iter_mut();
+        for (_, record) in records.filter(|(it, _)| group_of(it) == Some(released)) {
+            record.barred_at = None;
+        }
+        true
     }
 
     /// The issuer that was checked longest ago, and is not barred, makes room for a new one.
