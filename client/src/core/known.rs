@@ -153,7 +153,7 @@ impl Shared {
             let relay = unverified.relay();
             match unverified.verify(&self.network, wall) {
                 Ok(_) => drop(refused.insert(relay)),
-                // Whoever passes on what is not signed pays with its link, at the first.
+                // One wrong signature costs its source the link.
                 Err(fault) if NotLearned::Fault(fault).is_forged() => return Err(Forged),
                 Err(_) => {}
             }

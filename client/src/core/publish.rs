@@ -109,7 +109,7 @@ pub(super) struct Due {
     pub(super) epoch: Epoch,
     /// An earlier run began to publish it.
     is_cut_short: bool,
-    /// Senders look for it in vain, or soon will: it was never published.
+    /// It was never published: senders can't find it, or soon could not.
     pub(super) is_unpublished: bool,
 }
 

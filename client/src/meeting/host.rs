@@ -73,8 +73,8 @@ impl Hindrances {
         *place = Some(notice.clone());
     }
 
-    /// What a guest that comes now has missed. Nothing, if there is a view: a warning from before that
-    /// may be out of date.
+    /// The notices that a guest who comes now has missed. If there is a view, none: earlier warnings may
+    /// be out of date.
     fn missed(&self) -> impl Iterator<Item = &Notice> {
         let all = [&self.waits, &self.clock, &self.dispute];
         let stand = all.into_iter().flatten();

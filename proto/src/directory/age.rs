@@ -84,9 +84,8 @@ impl Age {
 
     /// Whether it has been at its first address for this long, or since the view was set up.
     pub(super) fn is_there_for(self, age: Duration, wall: WallTime) -> bool {
-        let setup = self.setup().filter(|_| self.is_of_setup());
-        let is_of_setup = setup.is_some_and(|setup_at| self.there_since <= setup_at + SETUP_LEN);
-        is_of_setup || self.known_there_since() + age <= wall
+        (self.is_of_setup() && self.setup_there().is_some())
+            || self.known_there_since() + age <= wall
     }
 
     /// From when on it counts as known for this long.
@@ -115,9 +114,14 @@ impl Age {
     /// Since when it has been at its first address, as this node knows it. All of the setup are as old:
     /// when in it each came says only who answered first.
     pub fn known_there_since(self) -> WallTime {
-        let setup = self.setup();
-        let setup = setup.filter(|&setup_at| self.there_since <= setup_at + SETUP_LEN);
+        let setup = self.setup_there();
         setup.map_or(self.there_since, |setup_at| self.there_since.min(setup_at))
+    }
+
+    /// When the setup began, if it has been at its first address since then.
+    fn setup_there(self) -> Option<WallTime> {
+        self.setup()
+            .filter(|&setup_at| self.there_since <= setup_at + SETUP_LEN)
     }
 
     /// Whether several sources must list it, or it must be met, before it is taken at its word.

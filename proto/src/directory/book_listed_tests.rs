@@ -248,6 +248,16 @@ fn believing_client() -> (Network, Book) {
     (network, book)
 }
 
+/// The same as a relay's, which takes the word of those alone that it has met.
+fn believing_relay(at: WallTime) -> (Network, Book) {
+    let (network, mut book) = believing_client();
+    let mut disk = Disk::default();
+    disk.take(&mut book);
+    let mut book = disk.open(at);
+    book.believe_met_only(&network, at);
+    (network, book)
+}
+
 /// What a reconciliation with this source shows, of relay 1 alone.
 fn hear_of_1(book: &mut Book, number: u32, has_it: bool) {
     let listing = Listing {
@@ -502,12 +512,8 @@ fn a_relay_takes_the_word_of_those_alone_that_it_has_met_or_that_were_there() {
 
 #[test] // §8.2(12)
 fn a_relay_that_moves_is_to_be_met_again() {
-    let (network, book) = believing_client();
-    let (mut disk, mut book) = (Disk::default(), book);
-    disk.take(&mut book);
     let at = later(DAY + 4 * HOUR);
-    let mut book = disk.open(at);
-    book.believe_met_only(&network, at);
+    let (network, mut book) = believing_relay(at);
     book.meet(&id(1));
     for (number, is_of_setup) in [(1, false), (12, true)] {
         let elsewhere = testing::relay(number + 100).descriptor.addresses;
@@ -522,9 +528,6 @@ fn a_relay_that_moves_is_to_be_met_again() {
 
 #[test] // §8.2(12)
 fn who_is_no_longer_where_it_was_met_is_to_be_met_again() {
-    let (network, book) = believing_client();
-    let (mut disk, mut book) = (Disk::default(), book);
-    disk.take(&mut book);
     let at = later(DAY + 4 * HOUR);
     let real = testing::relay(1).descriptor.addresses[0];
     let invented: SocketAddr = "99.1.1.1:9000".parse().unwrap();
@@ -534,8 +537,7 @@ fn who_is_no_longer_where_it_was_met_is_to_be_met_again() {
     };
     // It moves while its descriptor is dead; or it names the real address beside, until it was met.
     for dies in [true, false] {
-        let mut book = disk.open(at);
-        book.believe_met_only(&network, at);
+        let (network, mut book) = believing_relay(at);
         let then = if dies {
             later(4 * DAY)
         } else {
@@ -576,12 +578,8 @@ fn who_is_no_longer_where_it_was_met_is_to_be_met_again() {
 
 #[test] // §8.2(3), §8.2(12)
 fn whoever_is_met_before_a_setup_begins_may_be_of_it() {
-    let (network, book) = believing_client();
-    let (mut disk, mut book) = (Disk::default(), book);
-    disk.take(&mut book);
     let at = later(DAY + 4 * HOUR);
-    let mut book = disk.open(at);
-    book.believe_met_only(&network, at);
+    let (_, mut book) = believing_relay(at);
     book.begin_anew();
     book.meet(&id(12));
     assert_eq!(book.view().age(&id(12)).unwrap().belief, Belief::Anew);

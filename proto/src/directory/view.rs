@@ -405,9 +405,9 @@ impl NetView {
         let is_full = self.is_overfull();
         let known = self.get(&descriptor.relay);
         let leaves = known.is_some_and(|known| leaves_a_place(known, &descriptor));
-        let first_seen = self.first_seen(&descriptor.relay);
+        let current = self.age(&descriptor.relay);
         // Whoever is of the setup stays so, wherever it goes.
-        let is_to_be_met = leaves && first_seen.is_some_and(|at| self.is_to_be_met(at));
+        let is_to_be_met = leaves && current.is_some_and(|it| self.is_to_be_met(it));
         match self.relays.get_mut(&descriptor.relay) {
             Some(entry) if descriptor.version() <= entry.descriptor.version() => {
                 return Inserted::Stale;
@@ -446,18 +446,16 @@ impl NetView {
         before: &RelayDescriptor,
         descriptor: &RelayDescriptor,
     ) -> Age {
-        if leaves_a_place(before, descriptor) && self.is_to_be_met(age.first_seen) {
+        if leaves_a_place(before, descriptor) && self.is_to_be_met(age) {
             age.in_doubt()
         } else {
             age
         }
     }
 
-    /// Whether this node takes the word of a relay that it saw first then only once it has met it
-    /// (§8.2(12)).
-    fn is_to_be_met(&self, first_seen: WallTime) -> bool {
-        let began_at = self.began_at.unwrap_or_default();
-        self.trust == Trust::Met && first_seen > began_at + SETUP_LEN
+    /// Whether this node takes the word of a relay of this age only once it has met it (§8.2(12)).
+    fn is_to_be_met(&self, age: Age) -> bool {
+        self.trust == Trust::Met && !self.is_of_first_hour(age)
     }
 
     fn add(&mut self, descriptor: VerifiedDescriptor, age: Age) {
@@ -866,26 +864,12 @@ impl NetView {
         let mut seen = BTreeSet::new();
         let age = network.params.receipt_issuer_age;
         // Any relay can say that it has moved to an AS of its own.
-        let is_there = move |known: &&VerifiedDescriptor| {
-            let known = self.age(&known.relay);
-            known.is_some_and(|it| it.is_there_for(age, wall))
+        let counts = move |it: Age| {
+            it.is_at_least(age, wall) && it.is_there_for(age, wall) && self.may_vouch(it)
         };
-        let aged = self.aged(network, wall).filter(is_there);
-        let groups = aged.map(|known| known.widest_group(network));
+        let there = self.relays.values().filter(move |entry| counts(entry.age));
+        let groups = there.map(|entry| entry.descriptor.widest_group(network));
         groups.filter(move |group| seen.insert(*group))
-    }
-
-    /// The relays that have been known for as long as an issuer has to be.
-    pub(super) fn aged(
-        &self,
-        network: &Network,
-        wall: WallTime,
-    ) -> impl Iterator<Item = &VerifiedDescriptor> {
-        let age = network.params.receipt_issuer_age;
-        let is_aged =
-            move |entry: &&Entry| entry.age.is_at_least(age, wall) && self.may_vouch(entry.age);
-        let aged = self.relays.values().filter(is_aged);
-        aged.map(|entry| &entry.descriptor)
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched

@@ -84,7 +84,7 @@ impl FirstContact {
         self.alone_until
     }
 
-    /// What sources have listed so far is compared with no other list.
+    /// Forgets the lists of all sources: no later list is compared with them.
     pub(super) fn forget_lists(&mut self) {
         self.lists.clear();
     }

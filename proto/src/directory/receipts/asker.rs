@@ -514,13 +514,27 @@ mod tests {
         }
 
         fn expire(&mut self) -> bool {
+            self.expire_by(self.wall)
+        }
+
+        fn expire_by(&mut self, confirmed: WallTime) -> bool {
             let known = Known {
                 network: &self.network,
                 book: &self.book,
                 addresses: &self.addresses,
                 wall: self.wall,
             };
-            self.asker.expire(known, self.wall)
+            self.asker.expire(known, confirmed)
+        }
+
+        fn keep_misdated(&mut self, receipt: Receipt) -> bool {
+            let known = Known {
+                network: &self.network,
+                book: &self.book,
+                addresses: &self.addresses,
+                wall: self.wall,
+            };
+            self.asker.keep_misdated(known, receipt)
         }
 
         fn receipt(&self, ask: Ask) -> Receipt {
@@ -625,13 +639,7 @@ mod tests {
         bench.pass(HOUR);
         bench.wall = WALL + LIFE_HALF * 100;
         assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
-        let known = Known {
-            network: &bench.network,
-            book: &bench.book,
-            addresses: &bench.addresses,
-            wall: bench.wall,
-        };
-        assert!(!bench.asker.expire(known, WALL), "a jump deletes nothing");
+        assert!(!bench.expire_by(WALL), "a jump deletes nothing");
         bench.pass(HOUR);
         bench.wall = WALL + HOUR;
         let shown = dates(&bench);
@@ -660,13 +668,7 @@ mod tests {
                 bench.wall = right;
                 let receipt = bench.receipt(Ask { issuer, address });
                 bench.wall = wrong;
-                let known = Known {
-                    network: &bench.network,
-                    book: &bench.book,
-                    addresses: &bench.addresses,
-                    wall: bench.wall,
-                };
-                assert!(bench.asker.keep_misdated(known, receipt));
+                assert!(bench.keep_misdated(receipt));
             }
             assert!(bench.asker.vouched(bench.known()).is_empty());
             bench.wall = right;
@@ -677,13 +679,7 @@ mod tests {
             bench.wall = right + LIFE_HALF * 9;
             let of_future = bench.receipt(Ask { issuer, address });
             bench.wall = right;
-            let known = Known {
-                network: &bench.network,
-                book: &bench.book,
-                addresses: &bench.addresses,
-                wall: bench.wall,
-            };
-            assert!(!bench.asker.keep_misdated(known, of_future));
+            assert!(!bench.keep_misdated(of_future));
         }
     }
 
