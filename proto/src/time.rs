@@ -1,6 +1,7 @@
 //! Time as the cores see it: given, never asked for.
 
 mod clock_guard;
+mod due;
 mod peer_clock;
 mod rate;
 mod words;
@@ -8,6 +9,7 @@ mod words;
 pub use core::time::Duration;
 
 pub use clock_guard::{ClockGuard, ClockJump};
+pub use due::Due;
 pub use peer_clock::PeerClock;
 pub use rate::Rate;
 use serde::{Deserialize, Serialize};

@@ -157,7 +157,7 @@ impl Discovery {
                 } => match Exchange::begin(cx, circuits, exchange, relay) {
                     Some(begun) => {
                         self.exchanges.insert(exchange, begun);
-                        cx.timers.set(due_at, Timer::Exchange(exchange));
+                        cx.timers.set(Timer::Exchange(exchange), due_at);
                     }
                     None => self
                         .gossip

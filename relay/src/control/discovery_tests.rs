@@ -215,7 +215,7 @@ fn a_relay_that_is_alone_dials_a_seed_and_asks_nobody_it_does_not_know() {
 fn an_exchange_that_takes_too_long_is_ended_once() {
     let (mut relay, link) = Relay::asking();
     let circ = relay.begun(link);
-    let (due_at, Timer::Exchange(id)) = relay.bench.shared.timers.next().unwrap() else {
+    let (due_at, &Timer::Exchange(id)) = relay.bench.shared.timers.first().unwrap() else {
         panic!("an exchange has a timer")
     };
     relay.bench.pass(due_at.since(relay.bench.moment.now));

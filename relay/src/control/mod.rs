@@ -113,7 +113,7 @@ impl Control {
         if let Some(jump) = jump {
             cx.tell(News::ClockSinceLastRun(jump));
         }
-        cx.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
+        cx.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
         let spot = Spot::restore(&mut cx, restored.spot_checks.as_deref());
         let own = Own::restore(
             &mut cx,
@@ -445,8 +445,8 @@ impl Control {
         let machines = (push_at, Wake::Mailbox(push)).min((gossip_at, Wake::Gossip(gossip)));
         let machines = receipt_at.map_or(machines, |at| machines.min((at, Wake::Receipt)));
         let machines = check_at.map_or(machines, |at| machines.min((at, Wake::SpotCheck)));
-        let timer = self.shared.timers.next();
-        timer.map_or(machines, |(at, timer)| machines.min((at, timer.into())))
+        let timer = self.shared.timers.first();
+        timer.map_or(machines, |(at, &timer)| machines.min((at, timer.into())))
     }
 
     fn on_timer(&mut self, moment: Moment, timer: Timer, rng: &mut dyn CryptoRng) {
@@ -469,7 +469,7 @@ impl Control {
     /// Looks after what expires: keys, descriptors, idle circuits, unused links.
     fn on_sweep(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
-        cx.timers.set(cx.now + SWEEP_INTERVAL, Timer::Sweep);
+        cx.timers.set(Timer::Sweep, cx.now + SWEEP_INTERVAL);
         self.clock.compare(&mut cx);
         self.own.renew(&mut cx);
         cx.expire_book();

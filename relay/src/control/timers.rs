@@ -1,9 +1,7 @@
 //! The control plane's timers: when, and what for.
 
-use std::collections::BTreeSet;
-
 use umbel_proto::directory::gossip::ExchangeId;
-use umbel_proto::time::Instant;
+use umbel_proto::time::Due;
 
 use super::circuits::CircuitKey;
 use super::io::Wake;
@@ -33,31 +31,12 @@ impl From<Timer> for Wake {
 }
 
 /// Timers in the order they expire. A timer that became pointless stays: its machine looks first.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    queue: BTreeSet<(Instant, Timer)>,
-}
-
-impl Timers {
-    pub(super) fn set(&mut self, at: Instant, timer: Timer) {
-        self.queue.insert((at, timer));
-    }
-
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Timer> {
-        let (at, _) = self.queue.first()?;
-        if *at > now {
-            return None;
-        }
-        self.queue.pop_first().map(|(_, timer)| timer)
-    }
-
-    pub(super) fn next(&self) -> Option<(Instant, Timer)> {
-        self.queue.first().copied()
-    }
-}
+pub(super) type Timers = Due<Timer>;
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::time::Instant;
+
     use super::*;
 
     #[test]
@@ -65,14 +44,12 @@ mod tests {
         let at = Instant::from_micros;
         let mut timers = Timers::default();
         let extend = Timer::Extend(CircuitKey(1));
-        timers.set(at(9), Timer::Sweep);
-        timers.set(at(5), extend);
-        timers.set(at(5), extend);
-        let next = timers.next().map(|(at, timer)| (at, Wake::from(timer)));
-        assert_eq!(next, Some((at(5), Wake::Extend)));
-        assert_eq!(timers.pop_expired(at(4)), None);
+        timers.set(Timer::Sweep, at(9));
+        timers.set(extend, at(5));
+        let first = timers.first().map(|(at, &timer)| (at, Wake::from(timer)));
+        assert_eq!(first, Some((at(5), Wake::Extend)));
         assert_eq!(timers.pop_expired(at(5)), Some(extend));
         assert_eq!(timers.pop_expired(at(5)), None);
-        assert_eq!(timers.next(), Some((at(9), Timer::Sweep)));
+        assert_eq!(timers.first(), Some((at(9), &Timer::Sweep)));
     }
 }

@@ -139,12 +139,12 @@ impl Holder {
             })
     }
 
+    /// A push is due only where there is a subscription, and nothing is read for it.
     fn pushes_match(&self) -> bool {
-        let due = self
-            .queues
-            .iter()
-            .filter_map(|(&id, queue)| Some((queue.subscription.as_ref()?.push_at()?, id)));
-        let due: std::collections::BTreeSet<_> = due.collect();
-        due == self.pushes
+        self.pushes.iter().all(|(id, _)| {
+            let queue = self.queues.get(id);
+            let subscription = queue.and_then(|queue| queue.subscription.as_ref());
+            subscription.is_some_and(|subscription| !subscription.is_reading())
+        })
     }
 }

@@ -18,7 +18,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::CryptoRng;
 use serde_bytes::ByteBuf;
@@ -33,7 +33,7 @@ use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
 use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
 use crate::limits::STORE_WAITERS_MAX;
 use crate::network::Params;
-use crate::time::{Duration, Instant, WallTime};
+use crate::time::{Due, Duration, Instant, WallTime};
 
 /// Names one request; chosen by the caller, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,7 +139,7 @@ pub struct Holder {
     /// Requests that wait for something; one that was cancelled is not here.
     waiting: BTreeMap<RequestId, Waiting>,
     /// Pushes by when they are due.
-    pushes: BTreeSet<(Instant, QueueId)>,
+    pushes: Due<QueueId>,
     puzzle_checks: PuzzleChecks,
     sweep: Sweep,
     outgoing: VecDeque<HolderOp>,
@@ -275,7 +275,7 @@ impl Holder {
             pending_bytes: 0,
             removing: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            pushes: BTreeSet::new(),
+            pushes: Due::default(),
             puzzle_checks: PuzzleChecks::default(),
             sweep: Sweep::default(),
             outgoing: VecDeque::new(),
@@ -425,7 +425,7 @@ impl Holder {
     /// When [`handle_timeout`](Self::handle_timeout) is due, and why.
     pub fn poll_timeout(&self) -> (Instant, Timer) {
         let sweep = (self.sweep.next_at, Timer::Sweep);
-        let push = self.pushes.first().map(|&(at, _)| (at, Timer::Push));
+        let push = self.pushes.next().map(|at| (at, Timer::Push));
         push.map_or(sweep, |push| push.min(sweep))
     }
 

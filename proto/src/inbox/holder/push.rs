@@ -33,8 +33,6 @@ pub(super) struct Subscription {
     outstanding_bytes: usize,
     /// A read for it is in flight.
     is_reading: bool,
-    /// When the next push is due.
-    push_at: Option<Instant>,
     /// Whether the first frame went out.
     is_greeted: bool,
 }
@@ -48,7 +46,6 @@ impl Subscription {
             outstanding: BTreeMap::new(),
             outstanding_bytes: 0,
             is_reading: false,
-            push_at: None,
             is_greeted: false,
         }
     }
@@ -76,18 +73,15 @@ impl Subscription {
         self.outstanding.contains_key(&seq)
     }
 
-    /// When the next push is due, if one is.
-    pub(super) const fn push_at(&self) -> Option<Instant> {
-        self.push_at
+    /// Whether a read for it is in flight.
+    pub(super) const fn is_reading(&self) -> bool {
+        self.is_reading
     }
 
-    const fn is_waiting(&self) -> bool {
-        self.is_reading || self.push_at.is_some()
-    }
-
-    /// Whether a record of this length that just came is next, and may go out now.
+    /// Whether a record of this length that just came is next, and may go out now, unless a push is
+    /// due.
     fn may_push_at_once(&self, len: usize) -> bool {
-        let is_next = self.is_greeted && !self.is_waiting() && self.unpushed.is_empty();
+        let is_next = self.is_greeted && !self.is_reading && self.unpushed.is_empty();
         is_next && self.mean.is_zero() && self.outstanding_bytes + len <= PUSH_WINDOW_BYTES
     }
 }
@@ -134,7 +128,7 @@ impl Holder {
             .subscription
             .replace(Box::new(Subscription::new(request, mean, unpushed)));
         if let Some(older) = older {
-            self.unschedule(id, &older);
+            self.pushes.cancel(&id);
             self.answer(older.request, MailboxReply::Refused(Refusal::Replaced));
         }
         self.waiting
@@ -147,11 +141,11 @@ impl Holder {
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };
-        if let Some(subscription) = queue
+        let its = queue
             .subscription
-            .take_if(|subscription| subscription.request == request)
-        {
-            self.unschedule(id, &subscription);
+            .take_if(|subscription| subscription.request == request);
+        if its.is_some() {
+            self.pushes.cancel(&id);
         }
     }
 
@@ -161,8 +155,9 @@ impl Holder {
             .queues
             .get_mut(&id)
             .and_then(|queue| queue.subscription.as_mut());
-        let Some(subscription) =
-            subscription.filter(|subscription| subscription.may_push_at_once(body.len()))
+        let is_due = self.pushes.at(&id).is_some();
+        let Some(subscription) = subscription
+            .filter(|subscription| !is_due && subscription.may_push_at_once(body.len()))
         else {
             return;
         };
@@ -190,7 +185,7 @@ impl Holder {
             return;
         };
         subscription.unpushed.insert(seq);
-        if subscription.is_waiting() {
+        if subscription.is_reading || self.pushes.at(&id).is_some() {
             return;
         }
         let delay = sample_delay(subscription.mean, rng);
@@ -203,10 +198,11 @@ impl Holder {
         let Some(queue) = self.queues.get(&id) else {
             return;
         };
+        let is_due = self.pushes.at(&id).is_some();
         let Some(subscription) = queue
             .subscription
             .as_ref()
-            .filter(|subscription| !subscription.is_waiting())
+            .filter(|subscription| !subscription.is_reading && !is_due)
         else {
             return;
         };
@@ -296,15 +292,7 @@ impl Holder {
 
     /// Runs every push that is due by `now`.
     pub(super) fn run_due_pushes(&mut self, now: Instant) {
-        while let Some(&(at, id)) = self.pushes.first().filter(|&&(at, _)| at <= now) {
-            self.pushes.remove(&(at, id));
-            if let Some(subscription) = self
-                .queues
-                .get_mut(&id)
-                .and_then(|queue| queue.subscription.as_mut())
-            {
-                subscription.push_at = None;
-            }
+        while let Some(id) = self.pushes.pop_expired(now) {
             self.advance_subscription(now, id);
         }
     }
@@ -328,21 +316,8 @@ impl Holder {
     }
 
     fn schedule_push(&mut self, at: Instant, id: QueueId) {
-        if let Some(subscription) = self
-            .queues
-            .get_mut(&id)
-            .and_then(|queue| queue.subscription.as_mut())
-        {
-            assert!(subscription.push_at.is_none(), "one push at a time");
-            subscription.push_at = Some(at);
-            self.pushes.insert((at, id));
-        }
-    }
-
-    fn unschedule(&mut self, id: QueueId, subscription: &Subscription) {
-        if let Some(at) = subscription.push_at {
-            self.pushes.remove(&(at, id));
-        }
+        assert!(self.pushes.at(&id).is_none(), "one push at a time");
+        self.pushes.set(id, at);
     }
 }
 

@@ -74,7 +74,7 @@ impl Circuits {
             step: Step::Dialling(Box::new(extend)),
             deadline,
         });
-        cx.timers.set(deadline, Timer::Extend(key));
+        cx.timers.set(Timer::Extend(key), deadline);
         if relay == cx.relay {
             self.refuse_extend(cx, key, ExtendRefusal::Refused);
         } else if let Some(link) = cx.links.toward(&relay) {

@@ -88,7 +88,7 @@ impl OwnReceipts {
             hop: None,
         });
         cx.timers
-            .set(cx.now + RECEIPT_ASK_TIMEOUT, Timer::Receipt(serial));
+            .set(Timer::Receipt(serial), cx.now + RECEIPT_ASK_TIMEOUT);
         if !self.begin(cx, circuits) {
             cx.signal(Signal::DialOver {
                 relay: ask.issuer,

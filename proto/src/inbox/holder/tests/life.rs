@@ -1,5 +1,7 @@
 //! Expiry and restarts (docs/protocol.md §10.1).
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::inbox::mailbox::FETCH_BYTES_MAX;
 
