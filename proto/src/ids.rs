@@ -67,8 +67,13 @@ byte_id!(
     NetworkId, 32
 );
 byte_id!(
-    /// Names one queue on one holder; random (docs/protocol.md §10.1(1)).
+    /// Names one queue: a hash of its owner's key, so that nobody else can make it
+    /// (docs/protocol.md §10.1(1)).
     QueueId, 32
+);
+byte_id!(
+    /// Tells queues of one owner key apart; random (docs/protocol.md §10.1(1)).
+    QueueNonce, 32
 );
 byte_id!(
     /// Names one record in a queue: SHA-256 of the sealed record (docs/protocol.md §10.1).

@@ -11,9 +11,9 @@ use serde_bytes::ByteBuf;
 use tokio::task::JoinSet;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::Binding;
-use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, RelayId};
+use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, QueueNonce, RelayId};
 use umbel_proto::inbox::mailbox::{
-    FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb,
+    FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb, queue_id,
 };
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::message::Service;
@@ -92,8 +92,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
     let mut relays = Box::pin(Relays::start(&[THREADS], Admission::Open)).await?;
     let mut load = Load::dial(&relays).await?;
-    let few = queues(plan.few);
-    load.create(&few).await?;
+    let few = load.create(plan.few).await?;
     load.deposits(&plan, &few)
         .await?
         .report(&DEPOSITS, USUAL, "", report);
@@ -101,8 +100,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
         .await?
         .report(&FETCHES, USUAL, "", report);
     overload(&plan, &relays, &mut load, &few, report).await?;
-    let many = queues(plan.many);
-    load.create(&many).await?;
+    let many = load.create(plan.many).await?;
     let note = format!(", one to each of {} queues", many.len());
     load.deposits_to_each(&many)
         .await?
@@ -176,9 +174,9 @@ async fn restart(
     Ok(())
 }
 
-fn queues(count: usize) -> Vec<QueueId> {
+fn nonces(count: usize) -> Vec<QueueNonce> {
     let mut rng = rand::rng();
-    std::iter::repeat_with(|| QueueId(rng.random()))
+    std::iter::repeat_with(|| QueueNonce(rng.random()))
         .take(count)
         .collect()
 }
@@ -294,18 +292,21 @@ impl Load {
         Ok(())
     }
 
-    async fn create(&mut self, queues: &[QueueId]) -> Result<(), BenchError> {
+    /// Makes so many queues.
+    async fn create(&mut self, count: usize) -> Result<Vec<QueueId>, BenchError> {
         let (owner, sender) = (self.owner.public(), self.sender.public());
-        let create = |&queue: &QueueId| Verb::Create {
-            queue,
+        let create = |&nonce: &QueueNonce| Verb::Create {
+            nonce,
             owner,
             sender,
         };
+        let nonces = nonces(count);
         let mut cost = Cost::default();
-        for some in queues.chunks(PREPARED_MAX) {
+        for some in nonces.chunks(PREPARED_MAX) {
             self.ask(some.iter().map(create), &mut cost).await?;
         }
-        cost.all_granted().map(drop)
+        cost.all_granted()?;
+        Ok(nonces.iter().map(|nonce| queue_id(&owner, nonce)).collect())
     }
 
     /// Rounds of deposits, to these queues in turn.

@@ -5,8 +5,8 @@ use rand::Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::HopTarget;
-use umbel_proto::ids::{CircId, QueueId};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxContext, MailboxReply, Verb};
+use umbel_proto::ids::{CircId, QueueId, QueueNonce};
+use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxContext, MailboxReply, Verb, queue_id};
 use umbel_proto::limits::RECORD_LEN_MAX;
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
@@ -36,14 +36,15 @@ impl Queue {
         let circ = probe.build(onward).await?;
         let holder = onward.last().unwrap_or_else(|| probe.target()).clone();
         let mut rng = rand::rng();
-        let (mut queue, mut record) = ([0; QueueId::LEN], vec![0; RECORD_LEN_MAX]);
-        rng.fill_bytes(&mut queue);
+        let (mut nonce, mut record) = ([0; QueueNonce::LEN], vec![0; RECORD_LEN_MAX]);
+        rng.fill_bytes(&mut nonce);
         rng.fill_bytes(&mut record);
         let (owner, sender) = (
             SigningKey::generate(&mut rng),
             SigningKey::generate(&mut rng),
         );
-        let (queue, network) = (QueueId(queue), Network::local());
+        let (nonce, network) = (QueueNonce(nonce), Network::local());
+        let queue = queue_id(&owner.public(), &nonce);
         let mut made = Self {
             probe,
             circ,
@@ -57,7 +58,7 @@ impl Queue {
         };
         let (owner, sender) = (made.owner.public(), made.sender.public());
         made.ask(Verb::Create {
-            queue,
+            nonce,
             owner,
             sender,
         })

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::ids::{MessageId, QueueId, RecordId};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal};
-use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
+use umbel_proto::inbox::record::record_id;
 use umbel_proto::limits::{REPLACED_POLL_FOR, SUBSCRIPTION_LASTED_MIN};
 use umbel_proto::time::Instant;
 
@@ -268,18 +268,15 @@ impl Fetching {
         queue: QueueId,
         records: &[impl AsRef<[u8]>],
     ) {
-        let Some(secret) = inboxes.seal_secret(name) else {
-            return;
-        };
         for record in records {
-            self.take_record(cx, secret, name, queue, record.as_ref());
+            self.take_record(cx, inboxes, name, queue, record.as_ref());
         }
     }
 
     fn take_record(
         &mut self,
         cx: &mut Context<'_>,
-        secret: &SealSecret,
+        inboxes: &Inboxes,
         name: &str,
         queue: QueueId,
         bytes: &[u8],
@@ -294,7 +291,10 @@ impl Fetching {
         if visiting.has(record) {
             return;
         }
-        let Ok(message) = open_record(secret, bytes) else {
+        let Some(opened) = inboxes.open(cx, name, bytes) else {
+            return;
+        };
+        let Ok(message) = opened else {
             return visiting.remove.push(record);
         };
         if self

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use umbel_proto::chance::{between, exponential};
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::inbox::record::{Message, RecordFault};
 use umbel_proto::limits::{LOOK_REST_SHARE, PUBLISH_START_WAIT, WAIT_CUT};
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant};
@@ -111,9 +111,14 @@ impl Inboxes {
         self.by_name.iter().map(entry).collect()
     }
 
-    /// The key that records for this inbox are sealed to.
-    pub(super) fn seal_secret(&self, name: &str) -> Option<&SealSecret> {
-        self.by_name.get(name).map(|inbox| &inbox.seal)
+    /// Opens a record that a mailbox of this inbox held.
+    pub(super) fn open(
+        &self,
+        cx: &Context<'_>,
+        name: &str,
+        record: &[u8],
+    ) -> Option<Result<Message, RecordFault>> {
+        self.by_name.get(name).map(|inbox| inbox.open(cx, record))
     }
 
     /// The mailboxes to fetch from, with whether each is still named by the descriptor.

@@ -218,7 +218,10 @@ impl Publications {
         };
         let wall = cx.wall;
         let mut is_any = false;
-        for epoch in epochs_at(wall).filter(|&epoch| is_new || is_read(epoch, wall)) {
+        for epoch in epochs_at(wall)
+            .into_iter()
+            .filter(|&epoch| is_new || is_read(epoch, wall))
+        {
             let Some(publication) = self.by_epoch.get_mut(&epoch) else {
                 continue;
             };
@@ -253,7 +256,11 @@ impl Publications {
                 .is_due(cx.wall, &cx.network.params)
                 .then_some(due)
         };
-        epochs_at(cx.wall).filter_map(due).filter(may_go).min()
+        epochs_at(cx.wall)
+            .into_iter()
+            .filter_map(due)
+            .filter(may_go)
+            .min()
     }
 
     /// Begins to publish this epoch's descriptor, unless that is under way; in haste if the client may
@@ -273,16 +280,17 @@ impl Publications {
         requests: &mut Requests,
         name: &str,
         identity: &InboxIdentity,
-        contents: &InboxDescriptor,
+        contents: impl Fn(Epoch) -> Option<InboxDescriptor>,
         is_awaited: bool,
     ) -> bool {
         let mut is_any_settled = false;
         for epoch in epochs_at(cx.wall) {
-            let Some(publication) = self.by_epoch.get_mut(&epoch) else {
+            let Some((publication, contents)) = self.by_epoch.get_mut(&epoch).zip(contents(epoch))
+            else {
                 continue;
             };
             for relay in publication.missing(cx.now) {
-                let bytes = publication.sealed(cx, identity, contents, epoch);
+                let bytes = publication.sealed(cx, identity, &contents, epoch);
                 let question =
                     Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
                 let inbox = name.to_owned();
@@ -636,9 +644,9 @@ pub(super) fn rest_mean(params: &Params, inboxes: usize) -> Duration {
 }
 
 /// The epochs that descriptors are published for.
-fn epochs_at(wall: WallTime) -> impl Iterator<Item = Epoch> {
+pub(super) fn epochs_at(wall: WallTime) -> [Epoch; 2] {
     let current = wall.epoch();
-    [current, current.next()].into_iter()
+    [current, current.next()]
 }
 
 /// When an epoch's first descriptor, or one that says something new, is published at the latest.

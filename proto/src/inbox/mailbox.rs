@@ -10,9 +10,10 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::crypto::kdf::sha256;
 use crate::crypto::sign::{BadSignature, PublicKey, Signature, SigningKey};
 use crate::handshake::Binding;
-use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
+use crate::ids::{NetworkId, QueueId, QueueNonce, RecordId, RelayId};
 use crate::limits::{
     BACKWARD_DATA_MAX, DEPOSIT_OVERHEAD_LEN, FRAME_LEN_MAX, RECORD_LENS, REMOVE_MAX,
 };
@@ -20,6 +21,8 @@ use crate::wire::{self, Malformed};
 
 /// Domain of a request's signature (§10.2).
 const SIGNATURE_LABEL: &[u8] = b"umbel mailbox 1";
+/// Domain of a queue's name (§10.1).
+const QUEUE_LABEL: &[u8] = b"umbel queue id 1";
 /// Length prefix of a frame on its stream, bytes (§7.2).
 const FRAME_PREFIX_LEN: usize = 4;
 /// Bytes that a `Fetched` puts around its records: kind 1, count 2 at most, more 1 (§10.2).
@@ -65,13 +68,18 @@ pub(super) const fn fetched_room(bytes_max: u32) -> usize {
     (bytes_max as usize).saturating_sub(FETCHED_OVERHEAD_LEN)
 }
 
+/// The name of the queue that belongs to this key (§10.1(1)). Only who has the key can make it.
+pub fn queue_id(owner: &PublicKey, nonce: &QueueNonce) -> QueueId {
+    QueueId(sha256(&[QUEUE_LABEL, &owner.0, nonce.as_bytes()]))
+}
+
 /// One thing asked of a queue (§10.2).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
     /// Make this queue; signed by `owner`. The same again is answered as the first time.
     Create {
-        /// The queue: 32 random bytes of the owner's.
-        queue: QueueId,
+        /// With `owner` it names the queue: [`queue_id`].
+        nonce: QueueNonce,
         /// The key that may fetch and remove; used for this queue only.
         owner: PublicKey,
         /// The key that may deposit; used for this queue only.
@@ -153,7 +161,7 @@ pub enum MailboxReply {
 pub enum Refusal {
     /// There is no such queue here; it may have expired.
     NoQueue,
-    /// There is such a queue, with other keys.
+    /// There is such a queue, with another sender key.
     Taken,
     /// The signature is not by the key that the verb asks for, or was made for another circuit.
     Signature,
@@ -173,10 +181,10 @@ pub enum Refusal {
 
 impl Verb {
     /// The queue that this is about.
-    pub const fn queue(&self) -> QueueId {
+    pub fn queue(&self) -> QueueId {
         match self {
-            Self::Create { queue, .. }
-            | Self::Deposit { queue, .. }
+            Self::Create { nonce, owner, .. } => queue_id(owner, nonce),
+            Self::Deposit { queue, .. }
             | Self::Fetch { queue, .. }
             | Self::Subscribe { queue, .. } => *queue,
         }

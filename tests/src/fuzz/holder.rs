@@ -7,11 +7,11 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::{Signature, SigningKey};
 use umbel_proto::handshake::Binding;
-use umbel_proto::ids::{NetworkId, QueueId, RecordId, RelayId};
+use umbel_proto::ids::{NetworkId, QueueNonce, RecordId, RelayId};
 use umbel_proto::inbox::holder::{
     Holder, HolderDone, HolderLimits, HolderOp, OpId, Outcome, RequestId,
 };
-use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, MailboxRequest, Verb};
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, MailboxRequest, Verb, queue_id};
 use umbel_proto::inbox::record::record_id;
 use umbel_proto::limits::{FRAME_LEN_MAX, RECORD_LENS};
 use umbel_proto::time::{Duration, Instant, WallTime};
@@ -95,11 +95,12 @@ pub(super) fn holder(input: &[u8]) {
 
 fn request(op: u8, script: &mut Script<'_>) -> MailboxRequest {
     let which = script.byte();
-    let queue = QueueId([which % 5; 32]);
+    let nonce = QueueNonce([which % 5; 32]);
     let (owner, sender) = (
         SigningKey::from_seed(&[1; 32]),
         SigningKey::from_seed(&[2; 32]),
     );
+    let queue = queue_id(&owner.public(), &nonce);
     let record = |filling: u8| {
         ByteBuf::from(vec![
             filling;
@@ -108,7 +109,7 @@ fn request(op: u8, script: &mut Script<'_>) -> MailboxRequest {
     };
     let verb = match op % 4 {
         0 => Verb::Create {
-            queue,
+            nonce,
             owner: owner.public(),
             sender: sender.public(),
         },

@@ -21,7 +21,7 @@ use umbel_proto::directory::{
 };
 use umbel_proto::handshake::{Binding, Initiator, respond};
 use umbel_proto::ids::{
-    BlindedKey, CircId, MessageId, NetworkId, Peer, QueueId, RecordId, RelayId,
+    BlindedKey, CircId, MessageId, NetworkId, Peer, QueueId, QueueNonce, RecordId, RelayId,
 };
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Refusal, Verb};
@@ -445,7 +445,7 @@ fn mailbox_requests() -> Files {
     );
     let queue = QueueId([5; 32]);
     let create = Verb::Create {
-        queue,
+        nonce: QueueNonce([5; 32]),
         owner: owner.public(),
         sender: sender.public(),
     };

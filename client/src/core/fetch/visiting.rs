@@ -336,7 +336,9 @@ impl Visiting {
         self.next_at = (cx.now + wait).max(self.drops.retry_at());
         match answer {
             Answer::Failed(fault) if fault.is_on_the_way() => None,
-            Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
+            Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue | Refusal::Signature)) => {
+                Some(Visit::Gone)
+            }
             Answer::Failed(AskFault::Terminal) => Some(Visit::Dead),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => {
@@ -407,6 +409,23 @@ mod tests {
             assert!(!settled_after(fault, 1), "{fault:?}");
             assert!(settled_after(fault, 2), "{fault:?}");
         }
+    }
+
+    #[test] // §10.5(6)
+    fn a_queue_that_is_not_ours_any_more_is_gone() {
+        let wall = WallTime(1_790_000_000);
+        let mut shared = surroundings(Network::local(), wall);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let now = Instant::default();
+        let mut cx = shared.context(Moment { now, wall }, &mut rng);
+        let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
+        let mut visit = |refusal| {
+            let refused = Answer::Mailbox(MailboxReply::Refused(refusal));
+            Visiting::new(&mailbox).on_failed(&mut cx, &refused)
+        };
+        assert_eq!(visit(Refusal::NoQueue), Some(Visit::Gone));
+        assert_eq!(visit(Refusal::Signature), Some(Visit::Gone));
+        assert_eq!(visit(Refusal::Busy), Some(Visit::Answered));
     }
 
     #[test] // §10.5(4)

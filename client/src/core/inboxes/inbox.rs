@@ -7,6 +7,7 @@
 mod companions;
 mod mailboxes;
 mod outage;
+mod seals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +15,7 @@ use umbel_proto::chance::exponential;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
-use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::inbox::record::{Message, RecordFault};
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -32,6 +33,7 @@ use super::stored::{self, InboxState, OwnMailbox};
 use mailboxes::Health;
 pub(super) use outage::Outage;
 pub(in crate::core) use outage::visit_every_max;
+use seals::SealKeys;
 
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
@@ -46,7 +48,7 @@ const NEW_FOR: Duration = Duration::from_secs(600);
 
 pub(super) struct Inbox {
     pub(super) identity: InboxIdentity,
-    pub(super) seal: SealSecret,
+    seals: SealKeys,
     /// Its descriptor was published, ever: until then nobody can find it.
     is_published: bool,
     /// Until when the client publishes nothing more of its own accord, for the sake of what it
@@ -79,7 +81,7 @@ impl Inbox {
     pub(super) fn generate(cx: &mut Context<'_>) -> Self {
         Self {
             identity: InboxIdentity::generate(cx.rng),
-            seal: SealSecret::generate(cx.rng),
+            seals: SealKeys::generate(cx.wall, cx.rng),
             is_published: false,
             rests_until: WallTime(0),
             mailboxes: Vec::new(),
@@ -101,7 +103,7 @@ impl Inbox {
     pub(super) fn restore(state: &InboxState) -> Self {
         Self {
             identity: InboxIdentity::from_seed(&state.identity_seed),
-            seal: SealSecret::from_seed(&state.seal_seed),
+            seals: SealKeys::restore(&state.seals),
             is_published: state.is_published,
             rests_until: state.rests_until,
             mailboxes: state.mailboxes.clone(),
@@ -149,6 +151,7 @@ impl Inbox {
             self.see_to_companions(cx, paths, name);
         }
         self.forget_retired(cx);
+        self.turn_seal_keys(cx);
         self.tell_if_mending(cx, name);
         self.save_if_due(cx, name);
         // Nothing leaves this client before it is durable here.
@@ -178,9 +181,10 @@ impl Inbox {
         if publications.begin_hasty(cx, is_new, is_awaited, is_urgent) {
             return self.rest(cx, rest_mean);
         }
-        let contents = self.contents();
+        let (seals, mailboxes) = (&self.seals, &self.mailboxes);
+        let contents = |epoch| contents(seals, mailboxes, epoch);
         let publications = &mut self.publications;
-        if publications.post(cx, requests, name, &self.identity, &contents, is_awaited) {
+        if publications.post(cx, requests, name, &self.identity, contents, is_awaited) {
             self.touch(cx);
         }
         self.tell_if_ready(cx, name);
@@ -245,18 +249,17 @@ impl Inbox {
                 || self.settles_at.is_none_or(|at| at <= cx.now))
     }
 
-    /// What the descriptor says, whichever revision it is.
-    fn contents(&self) -> InboxDescriptor {
-        let to_public = |mailbox: &OwnMailbox| Mailbox {
-            relay: mailbox.relay,
-            queue: mailbox.queue,
-            sender_seed: mailbox.sender_seed,
-        };
-        InboxDescriptor {
-            revision: 0,
-            seal_key: self.seal.public(),
-            mailboxes: self.created().map(to_public).collect(),
-            puzzle_effort: 0,
+    /// Opens a record that a mailbox of this inbox held.
+    pub(super) fn open(&self, cx: &Context<'_>, record: &[u8]) -> Result<Message, RecordFault> {
+        self.seals.open(cx.wall, record)
+    }
+
+    /// Sees to it that there are keys for the descriptors to come, and none for what can't.
+    fn turn_seal_keys(&mut self, cx: &mut Context<'_>) {
+        let has_made = self.seals.make_missing(cx.wall, cx.rng);
+        let life = cx.network.params.record_life;
+        if self.seals.erase_old(cx.confirmed, cx.wall, life) || has_made {
+            self.touch(cx);
         }
     }
 
@@ -432,7 +435,7 @@ impl Inbox {
         Zeroizing::new(wire::encode(&InboxState {
             version: stored::VERSION,
             identity_seed: *self.identity.seed(),
-            seal_seed: *self.seal.seed(),
+            seals: self.seals.states(),
             mailboxes: self.mailboxes.clone(),
             is_published: self.is_published,
             rests_until: self.rests_until,
@@ -461,6 +464,22 @@ impl Inbox {
             .chain(self.tells_at)
             .chain(self.sight.timeout())
     }
+}
+
+/// What this epoch's descriptor says, whichever revision it is; `None` if there is no key for it.
+fn contents(seals: &SealKeys, mailboxes: &[OwnMailbox], epoch: Epoch) -> Option<InboxDescriptor> {
+    let to_public = |mailbox: &OwnMailbox| Mailbox {
+        relay: mailbox.relay,
+        queue: mailbox.queue,
+        sender_seed: mailbox.sender_seed,
+    };
+    let listed = mailboxes.iter().filter(|mailbox| mailbox.is_listed());
+    Some(InboxDescriptor {
+        revision: 0,
+        seal_key: seals.public(epoch)?,
+        mailboxes: listed.map(to_public).collect(),
+        puzzle_effort: 0,
+    })
 }
 
 #[cfg(test)]

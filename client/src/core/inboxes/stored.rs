@@ -1,7 +1,7 @@
 //! The stored form of an inbox.
 
 use serde::{Deserialize, Serialize};
-use umbel_proto::ids::{QueueId, RelayId};
+use umbel_proto::ids::{QueueId, QueueNonce, RelayId};
 use umbel_proto::time::WallTime;
 use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -11,7 +11,7 @@ use super::inbox::Outage;
 use super::sight::SightState;
 
 /// Format of the stored state. The store brings older ones to it.
-pub(super) const VERSION: u8 = 7;
+pub(super) const VERSION: u8 = 8;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -20,6 +20,9 @@ pub(in super::super) struct OwnMailbox {
     pub(in super::super) relay: RelayId,
     #[zeroize(skip)]
     pub(in super::super) queue: QueueId,
+    /// By which its holder knows that the queue is its owner key's (docs/protocol.md §10.1(1)).
+    #[zeroize(skip)]
+    pub(in super::super) nonce: QueueNonce,
     pub(in super::super) owner_seed: [u8; 32],
     pub(in super::super) sender_seed: [u8; 32],
     /// Whether its holder has it.
@@ -50,6 +53,7 @@ impl OwnMailbox {
         Self {
             relay,
             queue,
+            nonce: QueueNonce([0; QueueNonce::LEN]),
             owner_seed,
             sender_seed,
             is_created: true,
@@ -60,13 +64,21 @@ impl OwnMailbox {
     }
 }
 
+/// The seal key of one epoch.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct SealState {
+    #[zeroize(skip)]
+    pub(super) epoch: u64,
+    pub(super) seed: [u8; 32],
+}
+
 /// The stored form of an inbox.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct InboxState {
     #[zeroize(skip)]
     pub(super) version: u8,
     pub(super) identity_seed: [u8; 32],
-    pub(super) seal_seed: [u8; 32],
+    pub(super) seals: Vec<SealState>,
     pub(super) mailboxes: Vec<OwnMailbox>,
     /// Its descriptor was published, ever: until then nobody can know of it.
     #[zeroize(skip)]

@@ -36,11 +36,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_12),
     Step::States(FORMAT_13),
     Step::Tables(FORMAT_14),
+    Step::States(FORMAT_15),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 14;
+pub(super) const VERSION: u32 = 15;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -214,6 +215,9 @@ const FORMAT_13: &[Rewrite] = &[Rewrite::inboxes(|old, _| states::inbox_7(old))]
 const FORMAT_14: &str = "
     CREATE TABLE relay_words (relay BLOB PRIMARY KEY, words BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// A seal key for each epoch of an inbox, and queues that are bound to their owners' keys.
+const FORMAT_15: &[Rewrite] = &[Rewrite::inboxes(states::inbox_8)];
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.

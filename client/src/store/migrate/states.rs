@@ -7,6 +7,8 @@
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use umbel_proto::crypto::kdf::sha256;
+use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -100,8 +102,33 @@ struct Mailbox6 {
     outage: Option<Outage6>,
 }
 
+/// An inbox of format 7. Format 8 has a seal key for each epoch, and [`Mailbox8`]s.
+type Inbox7 = Inbox5<Mailbox6, (Publication4, bool)>;
+
+/// A mailbox of format 8: its queue has a nonce.
+#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+struct Mailbox8 {
+    relay: [u8; 32],
+    queue: [u8; 32],
+    nonce: [u8; 32],
+    owner_seed: [u8; 32],
+    sender_seed: [u8; 32],
+    is_created: bool,
+    is_companion: bool,
+    retired_at: Option<u64>,
+    #[zeroize(skip)]
+    outage: Option<Outage6>,
+}
+
+/// The seal key of an epoch, in format 8.
+#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+struct Seal8 {
+    epoch: u64,
+    seed: [u8; 32],
+}
+
 /// What is known of the outage of a holder, in [`Mailbox6`].
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Outage6 {
     is_gone: bool,
     is_long: bool,
@@ -308,6 +335,42 @@ pub(super) fn inbox_7(old: &[u8]) -> Option<State> {
     };
     let new: Inbox5<Mailbox6, (Publication4, bool)> = (keys, mailboxes, published);
     Some(Zeroizing::new(wire::encode(&new)))
+}
+
+/// An inbox of format 7 in format 8. Its one seal key becomes that of the epochs whose descriptors may
+/// name it. A queue that no holder has yet is bound to its owner's key.
+pub(super) fn inbox_8(old: &[u8], context: &StepContext) -> Option<State> {
+    const WEEK: u64 = 7 * 24 * 3600;
+    let (keys, mailboxes, published) = wire::decode::<Inbox7>(old)
+        .ok()
+        .filter(|(keys, _, _)| keys.format == 7)?;
+    let epochs = published.publications.iter().map(|(it, _)| it.epoch);
+    let last = epochs.max().unwrap_or(0);
+    let last = last.max(context.wall.as_secs() / WEEK + 1);
+    let seal = |epoch| Seal8 {
+        epoch,
+        seed: keys.seal_seed,
+    };
+    let seals = vec![seal(last.saturating_sub(1)), seal(last)];
+    let mailboxes: Vec<Mailbox8> = mailboxes.iter().map(mailbox_8).collect();
+    let new = (8_u8, keys.identity_seed, seals, mailboxes, published);
+    Some(Zeroizing::new(wire::encode(&new)))
+}
+
+fn mailbox_8(old: &Mailbox6) -> Mailbox8 {
+    let owner = SigningKey::from_seed(&old.owner_seed).public();
+    let bound = || sha256(&[b"umbel queue id 1", &owner.0, &old.queue]);
+    Mailbox8 {
+        relay: old.relay,
+        queue: if old.is_created { old.queue } else { bound() },
+        nonce: old.queue,
+        owner_seed: old.owner_seed,
+        sender_seed: old.sender_seed,
+        is_created: old.is_created,
+        is_companion: old.is_companion,
+        retired_at: old.retired_at,
+        outage: old.outage,
+    }
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.

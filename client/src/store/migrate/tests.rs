@@ -1,7 +1,9 @@
 //! Each step of each state, from bytes as the programs of the past wrote them, and what stays.
 
 use tempfile::TempDir;
-use umbel_proto::ids::MessageId;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::ids::{MessageId, QueueNonce};
+use umbel_proto::inbox::mailbox::queue_id;
 use umbel_proto::network::Network;
 use umbel_proto::time::Moment;
 
@@ -80,6 +82,34 @@ fn inbox_of(format: u8, added: &[u8]) -> Vec<u8> {
         &[2],
         &first.concat(),
         &second.concat(),
+        added,
+    ];
+    whole.concat()
+}
+
+/// The same in format 8, with its seal key for these two epochs. Nobody has made the second queue yet.
+fn inbox_of_8(epochs: [u8; 2], added: &[u8]) -> Vec<u8> {
+    let owner = SigningKey::from_seed(&[11; 32]).public();
+    let bound = queue_id(&owner, &QueueNonce([10; 32]));
+    let seals = epochs.map(|epoch| [&[epoch][..], &[4; 32]].concat());
+    let whole: [&[u8]; 18] = [
+        &[8],
+        &[3; 32],
+        &[2],
+        &seals.concat(),
+        &[2],
+        &[5; 32],
+        &[6; 32],
+        &[6; 32],
+        &[7; 32],
+        &[8; 32],
+        &[1, 0, 1, 100, 0],
+        &[9; 32],
+        bound.as_bytes(),
+        &[10; 32],
+        &[11; 32],
+        &[12; 32],
+        &[0, 1, 0, 0],
         added,
     ];
     whole.concat()
@@ -232,6 +262,26 @@ fn no_descriptor_of_an_inbox_of_format_6_is_half_published() {
     assert_only_whole(&old, states::inbox_7);
 }
 
+#[test] // §10.1(1), §10.3(6)
+fn an_inbox_of_format_7_has_its_key_in_the_epochs_that_may_be_published() {
+    let upgraded = |epoch: u8, weeks: u64| {
+        let publication = [&[1, epoch, 7, 0, 9, 1][..], &[4; 32], &[0]].concat();
+        let added = [&[1, 0][..], &publication, &[9, 0, 0]].concat();
+        let context = StepContext {
+            wall: WallTime(weeks * 604_800 + 5),
+            ..StepContext::for_test()
+        };
+        let old = inbox_of(7, &added);
+        assert_only_whole(&old, |old| states::inbox_8(old, &context));
+        let new = states::inbox_8(&old, &context).unwrap();
+        (20..40).find(|&last| *new == inbox_of_8([last - 1, last], &added))
+    };
+    assert_eq!(upgraded(30, 30), Some(31));
+    assert_eq!(upgraded(31, 30), Some(31));
+    assert_eq!(upgraded(30, 33), Some(34), "it was away");
+    assert_eq!(upgraded(35, 30), Some(35), "the clock is behind");
+}
+
 #[test] // §6.4(7)
 fn guards_of_format_1_were_tried_if_they_are_confirmed() {
     let old = old_paths();
@@ -379,7 +429,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0, 0];
     let unlooked = [0, 0, 0];
     let added = [&outdated[..], &unlooked].concat();
-    assert_eq!(*first.inboxes[0].1, inbox_of(7, &added));
+    assert_eq!(*first.inboxes[0].1, inbox_of_8([0, 1], &added));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
@@ -400,7 +450,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 #[test]
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
-        inbox_of(7, &[1, 0, 0, 9, 0, 0]),
+        inbox_of_8([0, 1], &[1, 0, 0, 9, 0, 0]),
         message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );

@@ -30,7 +30,7 @@ pub use self::sweep::EXPIRED_KEPT;
 use self::sweep::Sweep;
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
-use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
+use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb, queue_id};
 use crate::limits::STORE_WAITERS_MAX;
 use crate::network::Params;
 use crate::time::{Due, Duration, Instant, WallTime};
@@ -307,10 +307,13 @@ impl Holder {
             Err(refusal) => Err(refusal),
             Ok(()) => match asked.verb {
                 Verb::Create {
-                    queue,
+                    nonce,
                     owner,
                     sender,
-                } => self.create((now, wall), request, queue, owner, sender),
+                } => {
+                    let queue = queue_id(&owner, &nonce);
+                    self.create((now, wall), request, queue, owner, sender)
+                }
                 Verb::Deposit {
                     queue,
                     record,

@@ -12,7 +12,7 @@ use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles,
 };
 use umbel_proto::handshake::OnionSecret;
-use umbel_proto::ids::{BlindedKey, NetworkId, QueueId, RelayId};
+use umbel_proto::ids::{BlindedKey, NetworkId, QueueNonce, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::holder::{HolderDone, Outcome};
@@ -85,7 +85,7 @@ impl Served {
     fn create(&mut self, place: (CircuitKey, u16), queue: u8, fin: bool) {
         let owner = SigningKey::from_seed(&[queue; 32]);
         let verb = Verb::Create {
-            queue: QueueId([queue; QueueId::LEN]),
+            nonce: QueueNonce([queue; QueueNonce::LEN]),
             owner: owner.public(),
             sender: owner.public(),
         };

@@ -6,8 +6,8 @@
 
 use umbel_proto::chance::Backoff;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::ids::{QueueId, RelayId};
-use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
+use umbel_proto::ids::{QueueId, QueueNonce, RelayId};
+use umbel_proto::inbox::mailbox::{MailboxReply, Verb, queue_id};
 use umbel_proto::limits::LEFT_MAILBOXES_MAX;
 use umbel_proto::path::Paths;
 use umbel_proto::time::Duration;
@@ -62,12 +62,14 @@ impl Inbox {
             drawn = paths.draw_holder(cx.known(), &taken, [], cx.rng);
         }
         let Some(relay) = drawn else { return false };
-        let mut queue = [0; QueueId::LEN];
-        cx.rng.fill_bytes(&mut queue);
+        let mut nonce = QueueNonce([0; QueueNonce::LEN]);
+        cx.rng.fill_bytes(&mut nonce.0);
+        let owner = SigningKey::generate(cx.rng);
         self.mailboxes.push(OwnMailbox {
             relay,
-            queue: QueueId(queue),
-            owner_seed: *SigningKey::generate(cx.rng).seed(),
+            queue: queue_id(&owner.public(), &nonce),
+            nonce,
+            owner_seed: *owner.seed(),
             sender_seed: *SigningKey::generate(cx.rng).seed(),
             is_created: false,
             is_companion,
@@ -95,7 +97,7 @@ impl Inbox {
             let owner = SigningKey::from_seed(&mailbox.owner_seed).public();
             let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
             let verb = Verb::Create {
-                queue,
+                nonce: mailbox.nonce,
                 owner,
                 sender,
             };

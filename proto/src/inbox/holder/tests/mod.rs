@@ -13,6 +13,7 @@ use serde_bytes::ByteBuf;
 
 use super::*;
 use crate::crypto::sign::{PublicKey, SigningKey};
+use crate::ids::QueueNonce;
 use crate::inbox::mailbox::{MailboxContext, Verb};
 use crate::inbox::record::record_id;
 use crate::limits::RECORD_LENS;
@@ -29,8 +30,13 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
+fn nonce(number: u8) -> QueueNonce {
+    QueueNonce([number; QueueNonce::LEN])
+}
+
+/// The queue of the key [`OWNER`] with this nonce.
 fn queue(number: u8) -> QueueId {
-    QueueId([number; 32])
+    queue_id(&key(OWNER).public(), &nonce(number))
 }
 
 /// A record like no other with this number.
@@ -44,7 +50,7 @@ fn id(number: u8) -> RecordId {
 
 fn create(number: u8) -> Verb {
     Verb::Create {
-        queue: queue(number),
+        nonce: nonce(number),
         owner: key(OWNER).public(),
         sender: key(SENDER).public(),
     }

@@ -18,13 +18,28 @@ fn a_queue_is_created_once_and_belongs_to_its_keys() {
     assert_eq!(world.answers(again), [MailboxReply::Created]);
     assert_eq!(world.done(OWNER, create(1)), [MailboxReply::Created]);
     let other = Verb::Create {
-        queue: queue(1),
+        nonce: nonce(1),
+        owner: key(OWNER).public(),
+        sender: key(21).public(),
+    };
+    assert_eq!(world.done(OWNER, other), refused(Refusal::Taken));
+    assert_eq!(world.done(SENDER, create(2)), refused(Refusal::Signature));
+    assert_eq!(world.disk.queues.len(), 1);
+}
+
+#[test] // §10.1(1): a contact, who knows a queue's name, can't have it once it is forgotten
+fn nobody_else_can_make_a_queue() {
+    let mut world = World::new();
+    let anothers = Verb::Create {
+        nonce: nonce(1),
         owner: key(11).public(),
         sender: key(SENDER).public(),
     };
-    assert_eq!(world.done(11, other), refused(Refusal::Taken));
-    assert_eq!(world.done(SENDER, create(2)), refused(Refusal::Signature));
-    assert_eq!(world.disk.queues.len(), 1);
+    assert_ne!(anothers.queue(), queue(1));
+    assert_eq!(world.done(11, anothers), [MailboxReply::Created]);
+    let deposit = world.done(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(deposit, refused(Refusal::NoQueue));
+    assert_eq!(world.done(11, create(1)), refused(Refusal::Signature));
 }
 
 #[test] // §10.2(3)
