@@ -323,7 +323,7 @@ fn short_runs_make_companions_soon_where_nobody_can_write_any_more() {
         });
         Some((runs, is_held))
     };
-    let worlds: Vec<(u32, bool)> = (92..102).filter_map(runs_and_held).take(6).collect();
+    let worlds: Vec<(u32, bool)> = (102..112).filter_map(runs_and_held).take(6).collect();
     assert_eq!(
         worlds.len(),
         6,
