@@ -10,6 +10,7 @@
 pub mod cell;
 pub mod chance;
 pub mod circuit;
+pub mod conversation;
 pub mod crypto;
 pub mod directory;
 pub mod handshake;

@@ -584,6 +584,15 @@ pub const OUTAGE_SPAN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Mailboxes outside its descriptor that an owner still fetches from (§10.5(6)).
 pub const LEFT_MAILBOXES_MAX: usize = 48;
 
+/// How far a message's number may be ahead of the first that is still awaited (§11.8).
+pub const NUMBERS_AHEAD_MAX: u64 = 4096;
+/// Ranges of numbers in one acknowledgement (§11.8).
+pub const ACKNOWLEDGED_RANGES_MAX: usize = 16;
+/// Things that one message says (§11.8).
+pub const MESSAGE_ITEMS_MAX: usize = 16;
+/// Queues that one side of a conversation reads (§11.8).
+pub const CONTACT_QUEUES_MAX: usize = 3;
+
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()
         && LINK_SILENCE_MIN.as_secs() <= LINK_SILENCE_MAX.as_secs()

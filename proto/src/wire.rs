@@ -119,6 +119,17 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malfor
     }
 }
 
+/// Decodes postcard in its one canonical form with nothing but zeros behind it.
+///
+/// # Errors
+/// Other bytes behind it, over-long integers, anything postcard refuses.
+pub fn decode_padded<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (_, rest) = postcard::take_from_bytes::<T>(bytes).map_err(|_| Malformed::Value)?;
+    let (value, padding) = bytes.split_at(bytes.len() - rest.len());
+    Reader::new(padding).finish_zero()?;
+    decode(value)
+}
+
 /// Reads a list of at most `MAX` items, allocating as they come: for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
