@@ -10,6 +10,8 @@ use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Epoch, Instant};
 
+use super::inboxes::InboxId;
+use super::mailbox::MailboxId;
 use super::requests::AskId;
 
 /// Names a circuit of this client; counted from 1, never reused.
@@ -28,14 +30,14 @@ pub(super) enum Isolation {
     /// Reconciling views with a relay drawn at random, once.
     View { serial: u64 },
     /// Publishing an own inbox's descriptor for one epoch.
-    Publish { inbox: String, epoch: Epoch },
+    Publish { inbox: InboxId, epoch: Epoch },
     /// Looking a contact's inbox up in one epoch: nobody learns that the keys of two epochs are one
     /// inbox's.
     Lookup { address: [u8; 32], epoch: Epoch },
     /// Depositing at one mailbox of a contact.
     Deposit { address: [u8; 32], queue: QueueId },
     /// Everything about one mailbox of one's own.
-    Own { inbox: String, queue: QueueId },
+    Own(MailboxId),
 }
 
 impl Isolation {
@@ -186,6 +188,7 @@ mod tests {
     use umbel_proto::ids::NetworkId;
     use umbel_proto::time::Duration;
 
+    use super::super::mailbox::Owner;
     use super::*;
 
     #[test] // §6.4(3)
@@ -196,23 +199,23 @@ mod tests {
             onion_key: OnionSecret::generate(&mut rng).public(),
         };
         let (addresses, queues) = ([[1; 32], [2; 32]], [1, 2].map(|id| QueueId([id; 32])));
-        let (inboxes, epochs) = (["a", "b"].map(str::to_owned), [1, 2].map(Epoch));
+        let (inboxes, epochs) = ([1, 2].map(InboxId), [1, 2].map(Epoch));
         let mut isolations = vec![
             Isolation::Sync,
             Isolation::SecondWord,
             Isolation::View { serial: 1 },
         ];
         for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let (address, inbox) = (addresses[first], inboxes[first].clone());
+            let (address, inbox) = (addresses[first], inboxes[first]);
             let (queue, epoch) = (queues[second], epochs[second]);
             isolations.extend([
                 Isolation::Lookup { address, epoch },
                 Isolation::Deposit { address, queue },
-                Isolation::Publish {
-                    inbox: inbox.clone(),
-                    epoch,
-                },
-                Isolation::Own { inbox, queue },
+                Isolation::Publish { inbox, epoch },
+                Isolation::Own(MailboxId {
+                    owner: Owner::Inbox(inbox),
+                    queue,
+                }),
             ]);
         }
         let now = Instant::from_micros(5);

@@ -58,6 +58,8 @@ pub(super) struct Outgoing {
     pub(super) cells: VecDeque<(LinkId, Cell)>,
     pub(super) links: VecDeque<LinkOp>,
     pub(super) notices: VecDeque<Notice>,
+    /// How many entries of their tables machines have looked at.
+    pub(super) looks: u64,
     last_ticket: u64,
 }
 
@@ -170,6 +172,11 @@ impl<'a> Context<'a> {
 
     pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {
         self.out.store(op)
+    }
+
+    /// A machine looks at an entry of one of its tables.
+    pub(super) const fn count_look(&mut self) {
+        self.out.looks += 1;
     }
 
     pub(super) fn notify(&mut self, notice: Notice) {

@@ -11,7 +11,7 @@ mod rival;
 mod sight;
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::chance::{between, exponential};
 use umbel_proto::ids::{QueueId, RelayId};
@@ -19,26 +19,46 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::{Message, RecordFault};
 use umbel_proto::limits::{LOOK_REST_SHARE, PUBLISH_START_WAIT, WAIT_CUT};
 use umbel_proto::path::Paths;
-use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_proto::time::{Due, Duration, Epoch, Instant, WallTime};
 
-use super::io::{InboxEntry, StoreTicket};
+use super::io::{InboxEntry, Notice, StoreTicket};
 use super::lookup::Lookups;
-use super::publish::{Due, rest_mean};
+use super::mailbox::{CaughtUp, Outcome, OwnMailbox};
+use super::publish::{Turn, rest_mean};
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
 use inbox::Inbox;
-pub(super) use inbox::visit_every_max;
 use stored::InboxState;
-pub(super) use stored::OwnMailbox;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
 
-/// All own inboxes, by name.
+/// Names an own inbox in this run. Only the edge of the core uses the user's name for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct InboxId(pub(super) u32);
+
+/// All own inboxes.
 #[derive(Default)]
 pub(super) struct Inboxes {
-    by_name: BTreeMap<String, Inbox>,
+    by_id: BTreeMap<InboxId, Inbox>,
+    ids: BTreeMap<String, InboxId>,
+    /// When each is looked at next, though nothing happens to it before.
+    due: Due<InboxId>,
+    /// Inboxes that something happened to since they were last looked at.
+    woken: BTreeSet<InboxId>,
+    /// What all of them depend on, as it was when they were last looked at.
+    surroundings: Option<Surroundings>,
+    /// How many look-ups had ended by then.
+    lookups_over: u64,
+    /// Inboxes whose mailboxes came, went, or changed their standing since they were last taken.
+    moved: BTreeSet<InboxId>,
+    /// Some have other holders since these were last taken.
+    have_holders_moved: bool,
+    /// Something happened on which it depends whose turn it is.
+    is_turn_open: bool,
+    /// When it was last seen whose turn it is.
+    turns_seen_at: Instant,
     /// From when on this run publishes what is due.
     turns_from: Option<Instant>,
     /// This run has published something in its turn.
@@ -47,20 +67,30 @@ pub(super) struct Inboxes {
     looks_from: Option<Instant>,
     /// The inbox that was published or looked up last, and until when no other is: relays that keep
     /// both would see that one client has them.
-    acted: Option<(String, Instant)>,
+    acted: Option<(InboxId, Instant)>,
 }
 
-/// The outcome of fetching from a mailbox.
+/// What every inbox depends on: whether circuits can be built, what is known of relays, and the
+/// calendar, which moves on once a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Visit {
-    /// Its holder answered.
-    Answered,
-    /// Its holder did not answer, or could not be reached, by whosever doing.
-    Unreachable,
-    /// The relay before its holder could not reach it.
-    Dead,
-    /// Its holder does not know it.
-    Gone,
+struct Surroundings {
+    is_ready: bool,
+    is_view_current: bool,
+    book: u64,
+    wall: WallTime,
+    confirmed: WallTime,
+}
+
+impl Surroundings {
+    const fn of(cx: &Context<'_>) -> Self {
+        Self {
+            is_ready: cx.is_ready,
+            is_view_current: cx.is_view_current,
+            book: cx.book.changes(),
+            wall: cx.wall,
+            confirmed: cx.confirmed,
+        }
+    }
 }
 
 impl Inboxes {
@@ -68,76 +98,108 @@ impl Inboxes {
         let Some(state) = InboxState::decode(state) else {
             return Err(SnapshotFault::Inbox(name));
         };
-        self.by_name.insert(name, Inbox::restore(&state));
+        let id = self.name_next(name.clone());
+        self.insert(id, Inbox::restore(id, name, &state));
         Ok(())
     }
 
     /// Makes an inbox; one that is there already is reported once it is ready.
     pub(super) fn create(&mut self, cx: &mut Context<'_>, name: String) {
-        if let Some(inbox) = self.by_name.get_mut(&name) {
+        if let Some(inbox) = self.id(&name).and_then(|id| self.wake(id)) {
             inbox.is_told = false;
             inbox.asked_at = Some(cx.now);
-        } else if self.by_name.len() < INBOXES_MAX {
-            self.by_name.insert(name, Inbox::generate(cx));
+        } else if self.by_id.len() < INBOXES_MAX {
+            let id = self.name_next(name.clone());
+            self.insert(id, Inbox::generate(cx, id, name));
         }
+    }
+
+    fn name_next(&mut self, name: String) -> InboxId {
+        let id = InboxId(u32::try_from(self.by_id.len()).unwrap_or(u32::MAX));
+        self.ids.insert(name, id);
+        id
+    }
+
+    fn insert(&mut self, id: InboxId, inbox: Inbox) {
+        self.by_id.insert(id, inbox);
+        self.woken.insert(id);
+        self.moved.insert(id);
+        self.have_holders_moved = true;
+    }
+
+    /// The inbox with this name.
+    pub(super) fn id(&self, name: &str) -> Option<InboxId> {
+        self.ids.get(name).copied()
+    }
+
+    /// Its owner's name for it.
+    pub(super) fn name(&self, id: InboxId) -> Option<&str> {
+        self.by_id.get(&id).map(|inbox| inbox.name.as_str())
+    }
+
+    /// An inbox that something happens to.
+    fn wake(&mut self, id: InboxId) -> Option<&mut Inbox> {
+        let inbox = self.by_id.get_mut(&id)?;
+        self.woken.insert(id);
+        Some(inbox)
     }
 
     /// Reports this inbox again once it takes mail: another user of the profile asks.
-    pub(super) fn report(&mut self, name: &str) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
+    pub(super) fn report(&mut self, id: InboxId) {
+        if let Some(inbox) = self.wake(id) {
             inbox.is_told = false;
         }
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
     pub(super) fn address(&self, name: &str) -> Option<InboxAddress> {
-        self.by_name
-            .get(name)
-            .map(|inbox| *inbox.identity.address())
+        let inbox = self.by_id.get(&self.id(name)?)?;
+        Some(*inbox.identity.address())
     }
 
     /// All inboxes, as their user sees them.
     pub(super) fn list(&self) -> Vec<InboxEntry> {
-        let entry = |(name, inbox): (&String, &Inbox)| InboxEntry {
-            name: name.clone(),
-            mailboxes: inbox.created().count(),
-            out_of_reach: inbox.out_of_reach(),
-            is_published: inbox.is_published(),
-            missing_since: inbox.sight.missing_since(),
+        let entry = |(name, id): (&String, &InboxId)| {
+            let inbox = self.by_id.get(id)?;
+            Some(InboxEntry {
+                name: name.clone(),
+                mailboxes: inbox.mailboxes.listed().count(),
+                out_of_reach: inbox.mailboxes.out_of_reach(),
+                is_published: inbox.is_published(),
+                missing_since: inbox.sight.missing_since(),
+            })
         };
-        self.by_name.iter().map(entry).collect()
+        self.ids.iter().filter_map(entry).collect()
     }
 
     /// Opens a record that a mailbox of this inbox held.
     pub(super) fn open(
         &self,
         cx: &Context<'_>,
-        name: &str,
+        id: InboxId,
         record: &[u8],
     ) -> Option<Result<Message, RecordFault>> {
-        self.by_name.get(name).map(|inbox| inbox.open(cx, record))
+        self.by_id.get(&id).map(|inbox| inbox.open(cx, record))
     }
 
     /// The mailboxes to fetch from, with whether each is still named by the descriptor.
-    pub(super) fn mailboxes(&self, name: &str) -> impl Iterator<Item = (&OwnMailbox, bool)> {
-        let mailboxes = self
-            .by_name
-            .get(name)
-            .into_iter()
-            .flat_map(|inbox| &inbox.mailboxes);
-        mailboxes
-            .filter(|mailbox| mailbox.is_created)
-            .map(|mailbox| (mailbox, mailbox.is_listed()))
+    pub(super) fn mailboxes(&self, id: InboxId) -> impl Iterator<Item = (&OwnMailbox, bool)> {
+        let inbox = self.by_id.get(&id).into_iter();
+        inbox.flat_map(|inbox| inbox.mailboxes.created())
     }
 
-    /// The relays that hold own mailboxes, replaced ones included, since they are still fetched
-    /// from.
-    pub(super) fn holders(&self) -> impl Iterator<Item = RelayId> + Clone {
-        let mailboxes = self.by_name.values().flat_map(|inbox| &inbox.mailboxes);
-        mailboxes.map(|mailbox| mailbox.relay)
+    /// The inboxes whose mailboxes came, went, or changed their standing since this was last asked.
+    pub(super) fn take_moved(&mut self) -> BTreeSet<InboxId> {
+        core::mem::take(&mut self.moved)
+    }
+
+    /// The relays that hold own mailboxes, if they are others than when this was last asked. Replaced
+    /// ones are among them, since they are still fetched from.
+    pub(super) fn take_holders(&mut self) -> Option<impl Iterator<Item = RelayId> + Clone> {
+        core::mem::take(&mut self.have_holders_moved).then(|| {
+            let inboxes = self.by_id.values();
+            let mailboxes = inboxes.flat_map(|inbox| inbox.mailboxes.all());
+            mailboxes.map(|mailbox| mailbox.relay)
+        })
     }
 
     /// Saves, creates and publishes what is due.
@@ -148,14 +210,60 @@ impl Inboxes {
         requests: &mut Requests,
         paths: &Paths,
     ) {
-        let rest_mean = rest_mean(&cx.network.params, self.by_name.len());
-        self.take_turn(cx, rest_mean);
-        self.take_look(cx);
-        for (name, inbox) in &mut self.by_name {
-            inbox.drive(cx, requests, paths, name, rest_mean);
+        self.wake_due(cx, lookups);
+        let rest_mean = rest_mean(&cx.network.params, self.by_id.len());
+        if core::mem::take(&mut self.is_turn_open) {
+            self.turns_seen_at = cx.now;
+            self.by_id.values().for_each(|_| cx.count_look());
+            self.take_turn(cx, rest_mean);
+            self.take_look(cx);
+        }
+        for id in core::mem::take(&mut self.woken) {
+            let Some(inbox) = self.by_id.get_mut(&id) else {
+                continue;
+            };
+            cx.count_look();
+            inbox.drive(cx, requests, paths, rest_mean);
             if cx.is_ready {
-                inbox.look(cx, lookups, requests, name, rest_mean);
+                inbox.look(cx, lookups, requests, rest_mean);
             }
+            self.after(cx.now, id);
+            self.is_turn_open = true;
+        }
+    }
+
+    /// Notes which are to be looked at, and whether it may be another's turn.
+    fn wake_due(&mut self, cx: &Context<'_>, lookups: &Lookups) {
+        let surroundings = Surroundings::of(cx);
+        if self.surroundings.replace(surroundings) != Some(surroundings) {
+            self.woken.extend(self.by_id.keys());
+            self.is_turn_open = true;
+        }
+        while let Some(id) = self.due.pop_expired(cx.now) {
+            self.woken.insert(id);
+        }
+        let over = lookups.over_count();
+        if core::mem::replace(&mut self.lookups_over, over) != over {
+            let looking = self.by_id.iter().filter(|(_, inbox)| inbox.is_looking());
+            self.woken.extend(looking.map(|(&id, _)| id));
+        }
+        let seen_at = self.turns_seen_at;
+        let is_due = |at: Instant| at > seen_at && at <= cx.now;
+        let is_turn_due = self.turn_timeouts().any(is_due);
+        self.is_turn_open |= is_turn_due;
+    }
+
+    /// Something was done to an inbox: notes when it is due next, and whether its mailboxes are others.
+    fn after(&mut self, now: Instant, id: InboxId) {
+        let Some(inbox) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        // What is overdue waits for something to happen.
+        let next_at = inbox.timeouts().filter(|&at| at > now).min();
+        self.due.set_or_cancel(id, next_at);
+        if inbox.mailboxes.take_moved() {
+            self.moved.insert(id);
+            self.have_holders_moved = true;
         }
     }
 
@@ -170,19 +278,20 @@ impl Inboxes {
             return;
         }
         let mean = self.look_rest_mean(cx);
-        let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
-        let due = due.filter_map(|(name, inbox)| Some((inbox.look_due(cx)?, name, inbox)));
-        if let Some((_, name, inbox)) = due.min_by_key(|&(due_at, _, _)| due_at) {
+        let due = free(&mut self.by_id, self.acted, cx.now);
+        let due = due.filter_map(|(id, inbox)| Some((inbox.look_due(cx)?, id, inbox)));
+        if let Some((_, id, inbox)) = due.min_by_key(|&(due_at, _, _)| due_at) {
             inbox.begin_look(cx);
+            self.woken.insert(id);
             let rests_until = cx.now + exponential(mean, cx.rng);
             self.looks_from = Some(rests_until);
-            self.acted = Some((name.clone(), rests_until));
+            self.acted = Some((id, rests_until));
         }
     }
 
     /// How long it rests, on average, between what it does for one inbox and for another.
     fn look_rest_mean(&self, cx: &Context<'_>) -> Duration {
-        let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX).max(1);
+        let count = u32::try_from(self.by_id.len()).unwrap_or(u32::MAX).max(1);
         cx.network.params.inbox_republish / LOOK_REST_SHARE.saturating_mul(count)
     }
 
@@ -199,81 +308,101 @@ impl Inboxes {
         // A clock that was ahead may have set it to any time.
         let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
         let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;
-        let is_resting = self.by_name.values().any(is_resting);
+        let is_resting = self.by_id.values().any(is_resting);
         // Commands of seconds take one turn, and have to get it done.
         let is_start = !self.had_turn;
-        let may_go = |due: &Due| !is_resting || due.ignores_rest(is_start);
-        let due = free(&mut self.by_name, self.acted.as_ref(), cx.now);
-        let due = due.filter_map(|(name, inbox)| Some((inbox.due(cx, may_go)?, name, inbox)));
-        let Some((due, name, inbox)) = due.min_by_key(|it| it.0) else {
+        let may_go = |turn: &Turn| !is_resting || turn.ignores_rest(is_start);
+        let due = free(&mut self.by_id, self.acted, cx.now);
+        let due = due.filter_map(|(id, inbox)| Some((inbox.due(cx, may_go)?, id, inbox)));
+        let Some((turn, id, inbox)) = due.min_by_key(|it| it.0) else {
             return;
         };
         self.had_turn = true;
-        inbox.begin(cx, due.epoch, is_start || due.is_unpublished, rest_mean);
+        inbox.begin(cx, turn.epoch, is_start || turn.is_unpublished, rest_mean);
+        self.woken.insert(id);
         let rests_until = cx.now + exponential(look_rest_mean, cx.rng);
-        self.acted = Some((name.clone(), rests_until));
+        self.acted = Some((id, rests_until));
     }
 
+    /// When it may be another's turn, past moments included.
+    fn turn_timeouts(&self) -> impl Iterator<Item = Instant> {
+        let acted = self.acted.map(|(_, until)| until);
+        [self.turns_from, self.looks_from, acted]
+            .into_iter()
+            .flatten()
+    }
+
+    /// When there is something to do.
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        self.by_name
-            .values()
-            .flat_map(Inbox::timeouts)
-            .chain(self.turns_from)
-            .chain(self.looks_from)
-            .chain(self.acted.as_ref().map(|&(_, until)| until))
-            .filter(|&at| at > after)
-            .min()
+        let turns = self.turn_timeouts().filter(|&at| at > after);
+        turns.chain(self.due.next()).min()
     }
 
     pub(super) fn on_created(
         &mut self,
         cx: &mut Context<'_>,
-        name: &str,
+        id: InboxId,
         queue: QueueId,
         answer: &Answer,
     ) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
+        if let Some(inbox) = self.wake(id) {
             inbox.on_created(cx, queue, answer);
+            self.after(cx.now, id);
         }
     }
 
     pub(super) fn on_published(
         &mut self,
         cx: &mut Context<'_>,
-        name: &str,
+        id: InboxId,
         at: (Epoch, RelayId),
         revision: u64,
         answer: &Answer,
     ) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
+        if let Some(inbox) = self.wake(id) {
             inbox.on_published(cx, at, revision, answer);
         }
     }
 
     /// A holder ended a subscription for the sake of another that is not ours.
-    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str, holder: RelayId) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
-            inbox.on_replaced(cx, name, holder);
+    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, id: InboxId, holder: RelayId) {
+        if let Some(inbox) = self.wake(id) {
+            inbox.on_replaced(cx, holder);
         }
     }
 
-    /// Reports how fetching from a mailbox went.
-    pub(super) fn on_visit(
+    /// Reports how fetching from a mailbox went. One that works as it did is no news.
+    pub(super) fn on_outcome(
         &mut self,
         cx: &mut Context<'_>,
-        name: &str,
+        id: InboxId,
         queue: QueueId,
-        visit: Visit,
+        outcome: Outcome,
     ) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
-            inbox.on_visit(cx, queue, visit);
+        let Some(inbox) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if outcome != Outcome::Answered || !inbox.mailboxes.is_well(queue) {
+            self.woken.insert(id);
+            inbox.on_outcome(cx, queue, outcome);
+        }
+    }
+
+    /// Tells the user that everything was fetched for this inbox.
+    pub(super) fn tell_caught_up(&self, cx: &mut Context<'_>, id: InboxId, caught_up: &CaughtUp) {
+        if let Some(inbox) = self.name(id) {
+            cx.notify(Notice::CaughtUp {
+                inbox: inbox.to_owned(),
+                answered: caught_up.answered,
+                mailboxes: caught_up.mailboxes,
+            });
         }
     }
 
     /// The client ends: what it leaves half published is settled if it can be.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
-        for (name, inbox) in &mut self.by_name {
-            inbox.stop(cx, name);
+        for inbox in self.by_id.values_mut() {
+            inbox.stop(cx);
         }
     }
 
@@ -284,11 +413,9 @@ impl Inboxes {
         ticket: StoreTicket,
         is_stored: bool,
     ) -> bool {
-        let Some(inbox) = self
-            .by_name
-            .values_mut()
-            .find(|inbox| inbox.saving == Saving::Storing(ticket))
-        else {
+        let its = |inbox: &Inbox| inbox.saving == Saving::Storing(ticket);
+        let its = self.by_id.iter().find(|(_, inbox)| its(inbox));
+        let Some(inbox) = its.map(|(&id, _)| id).and_then(|id| self.wake(id)) else {
             return false;
         };
         inbox.saving = if is_stored {
@@ -301,14 +428,14 @@ impl Inboxes {
 }
 
 /// The inboxes that may be published or looked up now, of their own accord.
-fn free<'a>(
-    by_name: &'a mut BTreeMap<String, Inbox>,
-    acted: Option<&'a (String, Instant)>,
+fn free(
+    by_id: &mut BTreeMap<InboxId, Inbox>,
+    acted: Option<(InboxId, Instant)>,
     now: Instant,
-) -> impl Iterator<Item = (&'a String, &'a mut Inbox)> {
+) -> impl Iterator<Item = (InboxId, &mut Inbox)> {
     let waits_for = acted
-        .filter(|(_, until)| *until > now)
+        .filter(|&(_, until)| until > now)
         .map(|(last, _)| last);
-    let inboxes = by_name.iter_mut();
-    inboxes.filter(move |(name, _)| waits_for.is_none_or(|last| last == *name))
+    let inboxes = by_id.iter_mut().map(|(&id, inbox)| (id, inbox));
+    inboxes.filter(move |&(id, _)| waits_for.is_none_or(|last| last == id))
 }

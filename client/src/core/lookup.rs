@@ -34,6 +34,8 @@ const INBOXES_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Lookups {
     by_address: BTreeMap<[u8; 32], Lookup>,
+    /// How many have ended.
+    over: u64,
 }
 
 #[derive(Default)]
@@ -123,6 +125,11 @@ impl Lookups {
         }
     }
 
+    /// How many look-ups have ended: while that stays as it is, so does what is pending.
+    pub(super) const fn over_count(&self) -> u64 {
+        self.over
+    }
+
     /// Concludes what has waited long enough for the last answers.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests) {
         let is_late = |lookup: &Lookup| {
@@ -134,7 +141,7 @@ impl Lookups {
             if let Some(lookup) = self.by_address.get_mut(&key)
                 && let Ok(address) = InboxAddress::from_key(&key)
             {
-                Self::go_on(cx, requests, &address, lookup);
+                self.over += u64::from(Self::go_on(cx, requests, &address, lookup));
             }
         }
     }
@@ -184,7 +191,7 @@ impl Lookups {
                 running.obstacle.get_or_insert(DeferReason::NoDirectory);
             }
         }
-        Self::go_on(cx, requests, address, lookup);
+        self.over += u64::from(Self::go_on(cx, requests, address, lookup));
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress) {
@@ -197,18 +204,18 @@ impl Lookups {
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
         lookup.running = Some(Running::new(cx.wall.epoch(), rest));
-        Self::go_on(cx, requests, address, lookup);
+        self.over += u64::from(Self::go_on(cx, requests, address, lookup));
     }
 
-    /// Asks as many more as may be needed, or concludes.
+    /// Asks as many more as may be needed, or concludes. Says whether it has concluded.
     fn go_on(
         cx: &mut Context<'_>,
         requests: &mut Requests,
         address: &InboxAddress,
         lookup: &mut Lookup,
-    ) {
+    ) -> bool {
         let Some(running) = &mut lookup.running else {
-            return;
+            return false;
         };
         let wanted = cx.network.params.lookups_agree;
         while running.lacks_answers(wanted)
@@ -232,11 +239,13 @@ impl Lookups {
             );
             running.asking += 1;
         }
-        if running.is_over(wanted, cx.now)
-            && let Some(running) = lookup.running.take()
-        {
+        let over = running.is_over(wanted, cx.now);
+        let over = over.then(|| lookup.running.take()).flatten();
+        let is_over = over.is_some();
+        if let Some(running) = over {
             lookup.conclude(cx.now, running);
         }
+        is_over
     }
 
     /// Whether one more inbox may be looked for, once another is forgotten if need be.

@@ -2,7 +2,8 @@
 //!
 //! From below: `links` · `pool` of `circuit`s, over `proto::path` · `requests`; on top of them the
 //! machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
-//! (`delivery`) send, `fetch` receives. Each acts with a `Context`, borrowed from what they share.
+//! (`delivery`) send, `mailbox` visits what is owned, `receive` takes what comes. Each acts with a
+//! `Context`, borrowed from what they share.
 //! Cells, time, randomness and completions come in; cells, links to make, things to store and
 //! notices go out. Rules: docs/protocol.md §4-§10.
 
@@ -10,15 +11,16 @@ mod breakers;
 mod circuit;
 mod context;
 mod delivery;
-mod fetch;
 mod inboxes;
 pub mod io;
 mod known;
 mod links;
 mod lookup;
+mod mailbox;
 mod outbox;
 mod pool;
 mod publish;
+mod receive;
 mod requests;
 mod saving;
 mod suspects;
@@ -43,7 +45,6 @@ use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
 use context::{Context, Shared};
-use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
@@ -52,9 +53,11 @@ pub use io::{
 };
 use known::{Forged, Teller};
 use lookup::Lookups;
+use mailbox::{MailboxId, Owner, Visited, Visits};
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use pool::Pool;
+use receive::Receiving;
 use requests::{Answer, Asker, Requests};
 pub use sync::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 use sync::{Received, Sync};
@@ -97,7 +100,8 @@ pub struct Core {
     inboxes: Inboxes,
     lookups: Lookups,
     outbox: Outbox,
-    fetching: Fetching,
+    visits: Visits,
+    receiving: Receiving,
     /// The machine has slept since the last drive.
     has_woken: bool,
     /// When the clock is compared with those of linked relays, since it has jumped.
@@ -146,7 +150,8 @@ impl Core {
             inboxes: Inboxes::default(),
             lookups: Lookups::default(),
             outbox: Outbox::default(),
-            fetching: Fetching::default(),
+            visits: Visits::default(),
+            receiving: Receiving::default(),
             has_woken: false,
             judges_at: None,
             driven_at: moment,
@@ -164,7 +169,9 @@ impl Core {
         }
         core.outbox.restore_left(snapshot.left);
         for (inbox, id) in snapshot.received {
-            core.fetching.restore(inbox, id);
+            if let Some(inbox) = core.inboxes.id(&inbox) {
+                core.receiving.restore(inbox, id);
+            }
         }
         core.look_at_view(moment);
         if !core.shared.is_ready {
@@ -205,12 +212,15 @@ impl Core {
             Command::Listen {
                 name,
                 is_interactive,
-            } if self.inboxes.contains(&name) => {
-                self.inboxes.report(&name);
-                self.fetching.listen(moment.now, name, is_interactive);
+            } => {
+                // The shell names inboxes that are there; for another there is nothing to fetch.
+                if let Some(inbox) = self.inboxes.id(&name) {
+                    self.inboxes.report(inbox);
+                    self.visits
+                        .listen(moment.now, Owner::Inbox(inbox), is_interactive);
+                    self.follow(Owner::Inbox(inbox));
+                }
             }
-            // The shell names inboxes that are there; for another there is nothing to fetch.
-            Command::Listen { .. } => {}
             Command::Seeds(mut seeds) => {
                 seeds.extend(self.shared.network.seeds.iter().cloned());
                 self.sync.set_seeds(moment.now, seeds);
@@ -320,7 +330,10 @@ impl Core {
         let mut cx = self.shared.context(moment, rng);
         // Nobody waits for descriptors, paths and removals: if one is lost, it is learned or done
         // again.
-        let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
+        let (inboxes, visits) = (&self.inboxes, &mut self.visits);
+        let _ = self
+            .receiving
+            .on_stored(&mut cx, inboxes, visits, ticket, is_stored)
             || self.outbox.on_stored(&mut cx, ticket, is_stored)
             || self.inboxes.on_stored(&cx, ticket, is_stored);
         self.drive(moment, rng);
@@ -368,7 +381,7 @@ impl Core {
             self.inboxes.timeout(after),
             self.lookups.timeout(after),
             self.outbox.timeout(after),
-            self.fetching.timeout(after),
+            self.visits.timeout(),
             self.judges_at,
         ];
         let look_at = after
@@ -453,6 +466,12 @@ impl Core {
         self.pool.stale_count()
     }
 
+    /// How many entries of their tables the machines of mailboxes have looked at, since the start: what
+    /// inputs cost, however fast the computer.
+    pub const fn look_count(&self) -> u64 {
+        self.shared.out.looks
+    }
+
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
         self.shared.book.view()
@@ -525,7 +544,9 @@ impl Core {
             let expected = self.expected_stubs();
             let mut cx = self.shared.context(moment, rng);
             let are_all_tried = self.sync.are_all_tried(&self.pool, moment.now);
-            self.pool.paths.avoid_holders(self.inboxes.holders());
+            if let Some(holders) = self.inboxes.take_holders() {
+                self.pool.paths.avoid_holders(holders);
+            }
             self.pool.drive(&mut cx, expected, are_all_tried);
             self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
             self.lookups.drive(&mut cx, &mut self.requests);
@@ -534,8 +555,14 @@ impl Core {
                 .drive(&mut cx, lookups, requests, &self.pool.paths);
             self.outbox
                 .drive(&mut cx, &mut self.lookups, &mut self.requests);
-            self.fetching
-                .drive(&mut cx, &self.inboxes, &mut self.requests);
+            for inbox in self.inboxes.take_moved() {
+                self.follow(Owner::Inbox(inbox));
+            }
+            let mut cx = self.shared.context(moment, rng);
+            for caught_up in self.visits.drive(&mut cx, &mut self.requests) {
+                let Owner::Inbox(inbox) = caught_up.owner;
+                self.inboxes.tell_caught_up(&mut cx, inbox, &caught_up);
+            }
             let answers = self.requests.drive(&mut cx, &mut self.pool);
             if self.requests.take_met_unknown() {
                 self.sync.on_unknown_relay(&cx);
@@ -666,9 +693,12 @@ impl Core {
                     self.sync.judge_guards(&mut cx, &mut self.pool, listing);
                 }
             }
-            Asker::CreateMailbox { inbox, queue, .. } => {
-                self.inboxes.on_created(&mut cx, &inbox, queue, &answer);
-            }
+            Asker::CreateMailbox { mailbox, .. } => match mailbox.owner {
+                Owner::Inbox(inbox) => {
+                    self.inboxes
+                        .on_created(&mut cx, inbox, mailbox.queue, &answer);
+                }
+            },
             Asker::Publish {
                 inbox,
                 epoch,
@@ -677,7 +707,7 @@ impl Core {
                 ..
             } => {
                 self.inboxes
-                    .on_published(&mut cx, &inbox, (epoch, relay), revision, &answer);
+                    .on_published(&mut cx, inbox, (epoch, relay), revision, &answer);
             }
             Asker::Lookup { address, epoch } => {
                 self.lookups
@@ -686,14 +716,51 @@ impl Core {
             Asker::Deposit { message, queue } => {
                 self.outbox.on_answer(&mut cx, message, queue, &answer);
             }
-            Asker::Fetch { inbox, queue } => {
-                self.fetching
-                    .on_fetch(&mut cx, &mut self.inboxes, &inbox, queue, answer);
+            Asker::Fetch(mailbox) => {
+                let visited = self.visits.on_fetch(&mut cx, mailbox, answer);
+                self.on_visited(moment, mailbox, visited, rng);
             }
-            Asker::Subscribe { inbox, queue } => {
-                self.fetching
-                    .on_push(&mut cx, &mut self.inboxes, &inbox, queue, answer);
+            Asker::Subscribe(mailbox) => {
+                let visited = self.visits.on_push(&mut cx, mailbox, answer);
+                self.on_visited(moment, mailbox, visited, rng);
             }
+        }
+    }
+
+    /// A mailbox was visited: its owner takes what came, and hears how it went.
+    fn on_visited(
+        &mut self,
+        moment: Moment,
+        mailbox: MailboxId,
+        visited: Visited,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let mut cx = self.shared.context(moment, rng);
+        let Visited {
+            records,
+            outcome,
+            replaced_at,
+        } = visited;
+        match mailbox.owner {
+            Owner::Inbox(inbox) => {
+                let of = (inbox, mailbox.queue);
+                let (inboxes, visits) = (&self.inboxes, &mut self.visits);
+                self.receiving.take(&mut cx, inboxes, visits, of, &records);
+                if let Some(holder) = replaced_at {
+                    self.inboxes.on_replaced(&mut cx, inbox, holder);
+                }
+                if let Some(outcome) = outcome {
+                    self.inboxes
+                        .on_outcome(&mut cx, inbox, mailbox.queue, outcome);
+                }
+            }
+        }
+    }
+
+    /// Visits the mailboxes that this owner has now.
+    fn follow(&mut self, owner: Owner) {
+        match owner {
+            Owner::Inbox(inbox) => self.visits.follow(owner, self.inboxes.mailboxes(inbox)),
         }
     }
 }

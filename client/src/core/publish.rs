@@ -27,6 +27,7 @@ use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
 use super::circuit::Isolation;
 use super::context::Context;
+use super::inboxes::InboxId;
 use super::requests::{Answer, Asker, Question, Requests};
 
 /// Epochs whose revisions are remembered, past ones among them: a clock that is set back must not
@@ -104,7 +105,7 @@ pub(super) enum Posted {
 /// A descriptor that waits for its turn. Of those that may go, the one that waits for longest does:
 /// none keeps others behind it, even if its positions never take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Due {
+pub(super) struct Turn {
     since: WallTime,
     pub(super) epoch: Epoch,
     /// An earlier run began to publish it.
@@ -113,7 +114,7 @@ pub(super) struct Due {
     pub(super) is_unpublished: bool,
 }
 
-impl Due {
+impl Turn {
     /// Whether it may go while the client rests for what it published before. What senders look for in
     /// vain may, and at a start what the last run left half published.
     pub(super) const fn ignores_rest(&self, is_start: bool) -> bool {
@@ -238,11 +239,11 @@ impl Publications {
     }
 
     /// The descriptor that waits for longest of those that may go, if there is one.
-    pub(super) fn due(&self, cx: &Context<'_>, may_go: impl Fn(&Due) -> bool) -> Option<Due> {
+    pub(super) fn due(&self, cx: &Context<'_>, may_go: impl Fn(&Turn) -> bool) -> Option<Turn> {
         let due = |epoch: Epoch| {
             let publication = self.by_epoch.get(&epoch)?;
             let is_unpublished = publication.revision == 0 && is_read(epoch, cx.wall);
-            let due = Due {
+            let turn = Turn {
                 since: if is_unpublished {
                     epoch.starts_at()
                 } else {
@@ -254,7 +255,7 @@ impl Publications {
             };
             publication
                 .is_due(cx.wall, &cx.network.params)
-                .then_some(due)
+                .then_some(turn)
         };
         epochs_at(cx.wall)
             .into_iter()
@@ -278,7 +279,7 @@ impl Publications {
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut Requests,
-        name: &str,
+        inbox: InboxId,
         identity: &InboxIdentity,
         contents: impl Fn(Epoch) -> Option<InboxDescriptor>,
         is_awaited: bool,
@@ -293,9 +294,8 @@ impl Publications {
                 let bytes = publication.sealed(cx, identity, &contents, epoch);
                 let question =
                     Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
-                let inbox = name.to_owned();
                 let asker = Asker::Publish {
-                    inbox: inbox.clone(),
+                    inbox,
                     epoch,
                     relay,
                     revision: publication.revision,

@@ -21,6 +21,8 @@ use zeroize::Zeroizing;
 
 use super::circuit::{CircuitKey, Isolation};
 use super::context::Context;
+use super::inboxes::InboxId;
+use super::mailbox::MailboxId;
 use super::pool::{Acquired, Loss, Pool, PoolEvent};
 
 /// Names a request; never reused.
@@ -33,12 +35,11 @@ pub(super) enum Asker {
     /// One reconciliation of views.
     Sync(u64),
     CreateMailbox {
-        inbox: String,
-        queue: QueueId,
+        mailbox: MailboxId,
         is_awaited: bool,
     },
     Publish {
-        inbox: String,
+        inbox: InboxId,
         epoch: Epoch,
         relay: RelayId,
         revision: u64,
@@ -52,14 +53,8 @@ pub(super) enum Asker {
         message: MessageId,
         queue: QueueId,
     },
-    Fetch {
-        inbox: String,
-        queue: QueueId,
-    },
-    Subscribe {
-        inbox: String,
-        queue: QueueId,
-    },
+    Fetch(MailboxId),
+    Subscribe(MailboxId),
 }
 
 /// In which order requests that wait get circuits; those of one rank as they were asked.
@@ -89,7 +84,7 @@ impl Asker {
 
     /// Whether answers keep coming until the stream ends.
     const fn is_lasting(&self) -> bool {
-        matches!(self, Self::Subscribe { .. })
+        matches!(self, Self::Subscribe(_))
     }
 }
 
@@ -309,14 +304,8 @@ impl Requests {
 
     /// Ends the subscription to this mailbox, and its circuit if the holder was asked: nothing else
     /// is on it.
-    pub(super) fn withdraw_subscription(&mut self, inbox: &str, queue: QueueId) {
-        let is_its = |asker: &Asker| match asker {
-            Asker::Subscribe {
-                inbox: other,
-                queue: its,
-            } => other == inbox && *its == queue,
-            _ => false,
-        };
+    pub(super) fn withdraw_subscription(&mut self, mailbox: MailboxId) {
+        let is_its = |asker: &Asker| matches!(asker, Asker::Subscribe(its) if *its == mailbox);
         let unwanted = &mut self.unwanted;
         self.asks.retain(|_, ask| {
             if !is_its(&ask.asker) {

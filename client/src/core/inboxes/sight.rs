@@ -95,6 +95,11 @@ impl Sight {
         }
     }
 
+    /// Whether a look-up is under way.
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Since when its owner knows that nobody finds it.
     pub(super) const fn missing_since(&self) -> Option<WallTime> {
         self.state.missing_since

@@ -15,7 +15,7 @@ use umbel_proto::limits::{
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
 
-use super::super::super::context::Context;
+use super::super::context::Context;
 
 /// What is known of a holder's outage: stored, since many a client runs for a minute at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +122,7 @@ fn companion_after_max(params: &Params) -> Duration {
 
 /// How rarely a mailbox that the descriptor names is visited at most, while its holder is out of
 /// reach: often enough that an outage becomes long in time.
-pub(in crate::core) fn visit_every_max(params: &Params) -> Duration {
+pub(in super::super) fn visit_every_max(params: &Params) -> Duration {
     companion_after_max(params) / OUTAGE_VISIT_SHARE
 }
 
@@ -133,7 +133,7 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::{Instant, Moment};
 
-    use super::super::super::super::testing::surroundings;
+    use super::super::super::testing::surroundings;
     use super::*;
 
     const START: WallTime = WallTime(1_790_000_000);

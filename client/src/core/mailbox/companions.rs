@@ -2,7 +2,7 @@
 //! holders that answer (docs/protocol.md §10.5(6)).
 //!
 //! No companion is one certain mailbox's: there are as many as mailboxes are out of reach, up to a
-//! bound. One that is no longer needed leaves the descriptor, and comes back before a holder is drawn
+//! bound. One that is no longer needed is left, and comes back before a holder is drawn
 //! anew: a holder that comes and goes, or is made to, must not have its owner draw until the right one
 //! is drawn.
 //!
@@ -16,81 +16,100 @@ use umbel_proto::limits::{COMPANIONS_MAX, COMPANIONS_SOON_EVERY};
 use umbel_proto::path::Paths;
 use umbel_proto::time::WallTime;
 
-use super::super::super::context::Context;
-use super::super::super::io::Warning;
-use super::super::stored::OwnMailbox;
-use super::Inbox;
+use super::super::context::Context;
+use super::{Change, Mailboxes, OwnMailbox};
 
-impl Inbox {
-    /// Decides which mailboxes the descriptor names besides the usual ones, and which leave it.
-    pub(super) fn see_to_companions(&mut self, cx: &mut Context<'_>, paths: &Paths, name: &str) {
-        self.note_long_outages(cx);
-        self.give_up(cx, name);
+impl Mailboxes {
+    /// Decides which mailboxes senders are told of besides the usual ones, and which no longer: one
+    /// step, and what it changed.
+    pub(super) fn see_to_companions(
+        &mut self,
+        cx: &mut Context<'_>,
+        paths: &Paths,
+    ) -> Option<Change> {
+        if self.note_long_outages(cx) {
+            return Some(Change::State);
+        }
+        if self.give_up(cx) {
+            return Some(Change::Replaced);
+        }
         let needed = self.usual().filter(|it| is_out(it)).count();
         let needed = needed.min(COMPANIONS_MAX);
-        while self.companions().filter(|it| !is_out(it)).count() < needed
-            && (self.recall(cx) || self.add_mailbox(cx, paths, true))
-        {}
-        self.drop_unneeded(cx, needed);
-        self.retire_unneeded(cx);
+        if self.companions().filter(|it| !is_out(it)).count() < needed {
+            if self.recall() {
+                return Some(Change::Listed);
+            }
+            if self.add(cx, paths, true) {
+                return Some(Change::State);
+            }
+        }
+        if self.drop_unneeded(needed) {
+            return Some(Change::State);
+        }
+        if self.retire_unneeded(cx) {
+            return Some(Change::Listed);
+        }
         assert!(self.companions().filter(|it| it.is_created).count() <= COMPANIONS_MAX);
+        None
     }
 
     /// The listed mailboxes that are no companions.
     fn usual(&self) -> impl Iterator<Item = &OwnMailbox> {
-        self.created().filter(|mailbox| !mailbox.is_companion)
+        self.listed().filter(|mailbox| !mailbox.is_companion)
     }
 
-    /// Companions in the descriptor, and those that are being made for it.
+    /// Companions that senders are told of, and those that are being made for it.
     fn companions(&self) -> impl Iterator<Item = &OwnMailbox> {
-        let companions = self.mailboxes.iter();
+        let companions = self.all.iter();
         companions.filter(|mailbox| mailbox.is_companion && mailbox.retired_at.is_none())
     }
 
-    /// An outage becomes long only by a visit that failed in this run.
-    fn note_long_outages(&mut self, cx: &Context<'_>) {
+    /// An outage becomes long only by a visit that failed in this run. Says whether any has.
+    fn note_long_outages(&mut self, cx: &Context<'_>) -> bool {
         let is_cut_off = self.is_cut_off(cx);
         let health = &self.health;
         let is_failing = |queue: &QueueId| health.get(queue).is_some_and(|it| it.is_failing);
-        let failing = self.mailboxes.iter_mut().filter(|it| is_failing(&it.queue));
+        let failing = self.all.iter_mut().filter(|it| is_failing(&it.queue));
         let mut is_any = false;
         for outage in failing.filter_map(|mailbox| mailbox.outage.as_mut()) {
             is_any |= outage.grow_long(&cx.network.params, is_cut_off);
         }
-        if is_any {
-            self.touch(cx);
-        }
+        is_any
     }
 
-    /// Whether nobody can write to the inbox, as it seems. But not if a mailbox left the descriptor
-    /// lately: an attacker who feigns that must not make us forget mailboxes that hold mail.
+    /// Whether nobody can write to the owner, as it seems. But not if a mailbox was left lately: an
+    /// attacker who feigns that must not make us forget mailboxes that hold mail.
     fn is_cut_off(&self, cx: &Context<'_>) -> bool {
         let is_recent = |at: WallTime| at + COMPANIONS_SOON_EVERY > cx.confirmed;
-        let mut left_at = self.mailboxes.iter().filter_map(|it| it.retired_at);
+        let mut left_at = self.all.iter().filter_map(|it| it.retired_at);
         let is_dead =
             |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|it| it.is_dead);
-        self.created().all(is_dead) && !left_at.any(is_recent)
+        self.listed().all(is_dead) && !left_at.any(is_recent)
     }
 
-    /// Companions take the places of mailboxes that there is nothing left to wait for.
-    fn give_up(&mut self, cx: &mut Context<'_>, name: &str) {
-        while self.mailboxes.iter().any(is_over)
-            && let Some(companion) = self.mailboxes.iter_mut().find(|it| is_sound(it))
-        {
-            companion.is_companion = false;
-            if let Some(old) = self.mailboxes.iter_mut().find(|it| is_over(it)) {
-                old.retired_at = Some(cx.wall);
-            }
-            self.change(cx);
-            cx.warn(Warning::MailboxReplaced {
-                inbox: name.to_owned(),
-            });
+    /// A companion takes the place of a mailbox that there is nothing left to wait for. Says whether
+    /// one has.
+    fn give_up(&mut self, cx: &Context<'_>) -> bool {
+        let mut mailboxes = self.all.iter();
+        let old = mailboxes.position(is_over);
+        let companion = self.all.iter().position(is_sound);
+        let (Some(old), Some(companion)) = (old, companion) else {
+            return false;
+        };
+        if let Some(mailbox) = self.all.get_mut(companion) {
+            mailbox.is_companion = false;
         }
+        if let Some(mailbox) = self.all.get_mut(old) {
+            mailbox.retired_at = Some(cx.wall);
+        }
+        self.has_moved = true;
+        true
     }
 
-    /// Lists the mailbox again that left the descriptor last, of those whose holders are in reach.
-    fn recall(&mut self, cx: &mut Context<'_>) -> bool {
-        let left = self.mailboxes.iter_mut();
+    /// Lists the mailbox again that was left last, of those whose holders are in reach. Says whether
+    /// there was one.
+    fn recall(&mut self) -> bool {
+        let left = self.all.iter_mut();
         let last = left
             .filter(|mailbox| mailbox.is_created && mailbox.outage.is_none())
             .filter(|mailbox| mailbox.retired_at.is_some())
@@ -98,29 +117,30 @@ impl Inbox {
         let Some(mailbox) = last else { return false };
         mailbox.retired_at = None;
         mailbox.is_companion = true;
-        self.change(cx);
+        self.has_moved = true;
         true
     }
 
-    /// Makes no more companions than are needed.
-    fn drop_unneeded(&mut self, cx: &Context<'_>, needed: usize) {
+    /// Makes no more companions than are needed. Says whether it dropped any.
+    fn drop_unneeded(&mut self, needed: usize) -> bool {
         let made = self.companions().filter(|it| it.is_created && !is_out(it));
         let spare = needed.saturating_sub(made.count());
         let unmade = self.companions().filter(|it| !it.is_created);
         let unneeded: Vec<QueueId> = unmade.skip(spare).map(|it| it.queue).collect();
-        for queue in unneeded {
-            self.drop_uncreated(cx, queue);
+        for &queue in &unneeded {
+            self.drop_uncreated(queue);
         }
+        !unneeded.is_empty()
     }
 
-    /// Companions leave the descriptor that no outage needs any more: first those that are out of
-    /// reach themselves, then those that came last.
-    fn retire_unneeded(&mut self, cx: &mut Context<'_>) {
+    /// Senders are no longer told of companions that no outage needs any more: first of those that are
+    /// out of reach themselves, then of those that came last. Says whether there were any.
+    fn retire_unneeded(&mut self, cx: &Context<'_>) -> bool {
         let long = self
             .usual()
             .filter(|it| it.outage.is_some_and(|it| it.is_long()));
         let kept = long.count().min(COMPANIONS_MAX);
-        let made = self.mailboxes.iter_mut().enumerate();
+        let made = self.all.iter_mut().enumerate();
         let mut made: Vec<_> = made
             .filter(|(_, mailbox)| mailbox.is_companion && mailbox.is_listed())
             .collect();
@@ -130,9 +150,8 @@ impl Inbox {
         for (_, mailbox) in unneeded {
             mailbox.retired_at = Some(cx.wall);
         }
-        if is_any {
-            self.change(cx);
-        }
+        self.has_moved |= is_any;
+        is_any
     }
 }
 
@@ -158,69 +177,75 @@ mod tests {
     use umbel_proto::limits::{LEFT_MAILBOXES_MAX, MAILBOXES_MAX};
     use umbel_proto::time::Duration;
 
-    use super::super::super::super::testing::When;
-    use super::super::super::Visit;
-    use super::super::Outage;
+    use super::super::super::testing::When;
+    use super::super::{Outage, Outcome};
     use super::*;
 
     const START: WallTime = WallTime(1_790_000_000);
 
-    /// An inbox with its three mailboxes.
-    fn inbox(cx: &mut Context<'_>, paths: &Paths) -> Inbox {
-        let mut inbox = Inbox::generate(cx);
-        inbox.plan(cx, paths);
+    /// An inbox's three mailboxes.
+    fn inbox(cx: &mut Context<'_>, paths: &Paths) -> Mailboxes {
+        let mut inbox = Mailboxes::default();
+        mend(cx, &mut inbox, paths);
         create(&mut inbox);
-        assert_eq!(inbox.created().count(), 3);
+        assert_eq!(inbox.listed().count(), 3);
         inbox
     }
 
+    /// Mends for as long as there is something to do. How often one was replaced.
+    fn mend(cx: &mut Context<'_>, inbox: &mut Mailboxes, paths: &Paths) -> usize {
+        let changes = std::iter::from_fn(|| inbox.mend(cx, paths, 3));
+        changes.filter(|it| *it == Change::Replaced).count()
+    }
+
     /// The holders make what they are asked for.
-    fn create(inbox: &mut Inbox) {
-        let made = inbox.mailboxes.iter_mut();
+    fn create(inbox: &mut Mailboxes) {
+        let made = inbox.all.iter_mut();
         made.for_each(|mailbox| mailbox.is_created = true);
     }
 
-    fn queues(inbox: &Inbox) -> Vec<QueueId> {
-        inbox.created().map(|mailbox| mailbox.queue).collect()
+    fn queues(inbox: &Mailboxes) -> Vec<QueueId> {
+        inbox.listed().map(|mailbox| mailbox.queue).collect()
     }
 
     /// The holders of these fail for an hour and more, or answer for as long; then holders make what
     /// they are asked for.
     fn visit(
         cx: &mut Context<'_>,
-        inbox: &mut Inbox,
+        inbox: &mut Mailboxes,
         paths: &Paths,
         queues: &[QueueId],
         is_up: bool,
-    ) {
-        let visit = if is_up {
-            Visit::Answered
+    ) -> usize {
+        let outcome = if is_up {
+            Outcome::Answered
         } else {
-            Visit::Unreachable
+            Outcome::Unreachable
         };
+        let mut replaced = 0;
         for _ in 0..10 {
             cx.wall = cx.wall + Duration::from_secs(600);
             cx.confirmed = cx.wall;
-            queues
-                .iter()
-                .for_each(|&queue| inbox.on_visit(cx, queue, visit));
-            inbox.see_to_companions(cx, paths, "help");
+            for &queue in queues {
+                inbox.on_outcome(cx, queue, outcome);
+            }
+            replaced += mend(cx, inbox, paths);
             create(inbox);
-            inbox.see_to_companions(cx, paths, "help");
-            assert!(inbox.created().count() <= MAILBOXES_MAX);
+            replaced += mend(cx, inbox, paths);
+            assert!(inbox.listed().count() <= MAILBOXES_MAX);
         }
+        replaced
     }
 
-    fn with_inbox(act: impl FnOnce(&mut Context<'_>, &mut Inbox, &Paths)) -> usize {
+    fn with_inbox<T>(act: impl FnOnce(&mut Context<'_>, &mut Mailboxes, &Paths) -> T) -> T {
         let relays: Vec<u8> = (0..40).collect();
         let act = |cx: &mut Context<'_>| {
             let mut paths = Paths::default();
             paths.refresh(cx.known(), cx.rng);
             let mut inbox = inbox(cx, &paths);
-            act(cx, &mut inbox, &paths);
+            act(cx, &mut inbox, &paths)
         };
-        let (_, notices) = When::at(START).act_knowing(&relays, act);
-        notices.len()
+        When::at(START).act_knowing(&relays, act).0
     }
 
     #[test] // §10.5(6)
@@ -229,7 +254,7 @@ mod tests {
             let usual = queues(inbox);
             for (out, listed) in [(1, 4), (2, 5), (3, 5)] {
                 visit(cx, inbox, paths, &usual[..out], false);
-                assert_eq!(inbox.created().count(), listed);
+                assert_eq!(inbox.listed().count(), listed);
                 assert_eq!(inbox.out_of_reach(), out);
             }
             visit(cx, inbox, paths, &usual, true);
@@ -245,46 +270,52 @@ mod tests {
             let first = queues(inbox)[3];
             visit(cx, inbox, paths, &[usual[0], first], false);
             let second = queues(inbox)[3];
-            assert!(inbox.created().count() == 4 && second != first);
+            assert!(inbox.listed().count() == 4 && second != first);
             visit(cx, inbox, paths, &usual[..1], true);
             assert_eq!(queues(inbox), usual);
-            let made = inbox.mailboxes.len();
+            let made = inbox.all.len();
             visit(cx, inbox, paths, &usual[1..2], false);
             assert_eq!(queues(inbox)[3], second);
-            assert_eq!(inbox.mailboxes.len(), made);
+            assert_eq!(inbox.all.len(), made);
         });
     }
 
     #[test] // §10.5(6)
     fn companions_take_the_places_of_mailboxes_that_are_given_up() {
-        let told = with_inbox(|cx, inbox, paths| {
+        let replaced = with_inbox(|cx, inbox, paths| {
             let usual = queues(inbox);
             // Ten visits are 100 minutes.
-            (0..40).for_each(|_| visit(cx, inbox, paths, &usual[..1], false));
-            assert_eq!(inbox.created().count(), 4);
-            (0..20).for_each(|_| visit(cx, inbox, paths, &usual[..1], false));
+            let mut visits = |inbox: &mut Mailboxes, count: usize| -> usize {
+                let visits = (0..count).map(|_| visit(cx, inbox, paths, &usual[..1], false));
+                visits.sum()
+            };
+            assert_eq!(visits(inbox, 40), 0);
+            assert_eq!(inbox.listed().count(), 4);
+            let replaced = visits(inbox, 20);
             assert_eq!(queues(inbox)[..2], usual[1..]);
-            assert_eq!((inbox.created().count(), inbox.out_of_reach()), (3, 0));
+            assert_eq!((inbox.listed().count(), inbox.out_of_reach()), (3, 0));
             assert_eq!(inbox.companions().count(), 0);
+            replaced
         });
-        assert_eq!(told, 1);
+        assert_eq!(replaced, 1);
     }
 
     #[test] // §10.5(6)
     fn mailboxes_that_are_gone_are_replaced_at_once_before_others() {
-        let told = with_inbox(|cx, inbox, paths| {
+        let replaced = with_inbox(|cx, inbox, paths| {
             let usual = queues(inbox);
-            visit(cx, inbox, paths, &usual[..2], false);
-            inbox.on_visit(cx, usual[2], Visit::Gone);
+            let mut replaced = visit(cx, inbox, paths, &usual[..2], false);
+            inbox.on_outcome(cx, usual[2], Outcome::Gone);
             for _ in 0..2 {
-                inbox.see_to_companions(cx, paths, "help");
+                replaced += mend(cx, inbox, paths);
                 create(inbox);
             }
             let listed = queues(inbox);
             assert!(!listed.contains(&usual[2]) && listed[..2] == usual[..2]);
-            assert_eq!(inbox.created().count(), 5);
+            assert_eq!(inbox.listed().count(), 5);
+            replaced
         });
-        assert_eq!(told, 1);
+        assert_eq!(replaced, 1);
     }
 
     #[test] // §10.5(6)
@@ -299,12 +330,11 @@ mod tests {
                 mailbox.is_companion = place % 3 == 0;
                 mailbox.outage = (place == 0).then(|| Outage::begin(cx));
                 mailbox.retired_at = Some(cx.wall);
-                inbox.mailboxes.push(mailbox);
+                inbox.all.push(mailbox);
             }
-            let forgets = |inbox: &mut Inbox| {
+            let forgets = |inbox: &mut Mailboxes| {
                 inbox.forget_retired(cx);
-                let is_there =
-                    |queue: &QueueId| inbox.mailboxes.iter().any(|it| it.queue == *queue);
+                let is_there = |queue: &QueueId| inbox.all.iter().any(|it| it.queue == *queue);
                 left.iter()
                     .copied()
                     .filter(|it| !is_there(it))
@@ -312,11 +342,8 @@ mod tests {
             };
             assert_eq!(forgets(inbox), [left[3]], "one, and none with an outage");
             assert_eq!(forgets(inbox), [left[3]]);
-            inbox
-                .mailboxes
-                .iter_mut()
-                .for_each(|it| it.is_companion = false);
-            inbox.mailboxes[0].retired_at = Some(cx.wall + Duration::from_secs(1));
+            inbox.all.iter_mut().for_each(|it| it.is_companion = false);
+            inbox.all[0].retired_at = Some(cx.wall + Duration::from_secs(1));
             assert_eq!(
                 forgets(inbox),
                 [left[0], left[3]],
@@ -329,14 +356,14 @@ mod tests {
     fn a_companion_that_is_not_made_yet_is_dropped_when_the_holder_answers() {
         with_inbox(|cx, inbox, paths| {
             let usual = queues(inbox);
-            inbox.on_visit(cx, usual[0], Visit::Unreachable);
+            inbox.on_outcome(cx, usual[0], Outcome::Unreachable);
             cx.wall = cx.wall + Duration::from_secs(3600);
             cx.confirmed = cx.wall;
-            inbox.on_visit(cx, usual[0], Visit::Unreachable);
-            inbox.see_to_companions(cx, paths, "help");
+            inbox.on_outcome(cx, usual[0], Outcome::Unreachable);
+            mend(cx, inbox, paths);
             assert_eq!(inbox.companions().count(), 1);
-            inbox.on_visit(cx, usual[0], Visit::Answered);
-            inbox.see_to_companions(cx, paths, "help");
+            inbox.on_outcome(cx, usual[0], Outcome::Answered);
+            mend(cx, inbox, paths);
             assert_eq!(inbox.companions().count(), 0);
         });
     }

@@ -1,0 +1,138 @@
+//! Messages for own inboxes: what becomes of the records that visits bring (docs/protocol.md §10.2).
+//!
+//! A message is stored before its record is removed. The same message comes from several mailboxes;
+//! it is stored and reported once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use umbel_proto::ids::{MessageId, QueueId, RecordId};
+use umbel_proto::inbox::record::record_id;
+
+use super::context::Context;
+use super::inboxes::{InboxId, Inboxes};
+use super::io::{Notice, StoreOp, StoreTicket};
+use super::mailbox::{MailboxId, Owner, Visits};
+
+/// Most message ids remembered for an inbox, to recognise copies; beyond it the oldest are
+/// forgotten.
+const RECEIVED_MAX: usize = 100_000;
+
+/// Messages that came, and those on their way to the store.
+#[derive(Default)]
+pub(super) struct Receiving {
+    received: BTreeMap<InboxId, Received>,
+    storing: BTreeMap<(InboxId, MessageId), Storing>,
+    tickets: BTreeMap<StoreTicket, (InboxId, MessageId)>,
+}
+
+/// Messages that came, in that order.
+#[derive(Default)]
+struct Received {
+    ids: BTreeSet<MessageId>,
+    order: VecDeque<MessageId>,
+}
+
+/// The copies of a message that is being stored.
+type Storing = Vec<(QueueId, RecordId)>;
+
+impl Receiving {
+    /// This message came before the client was started.
+    pub(super) fn restore(&mut self, inbox: InboxId, message: MessageId) {
+        self.received.entry(inbox).or_default().insert(message);
+    }
+
+    /// Opens records of a mailbox; stores what is new, and has copies and what can't be opened
+    /// removed.
+    pub(super) fn take(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &Inboxes,
+        visits: &mut Visits,
+        (inbox, queue): (InboxId, QueueId),
+        records: &[impl AsRef<[u8]>],
+    ) {
+        let Some(name) = inboxes.name(inbox) else {
+            return;
+        };
+        let mailbox = mailbox(inbox, queue);
+        for bytes in records {
+            let bytes = bytes.as_ref();
+            let record = record_id(bytes);
+            if !visits.is_new(mailbox, record) {
+                continue;
+            }
+            let opened = inboxes.open(cx, inbox, bytes).and_then(Result::ok);
+            let Some(message) = opened.filter(|message| !self.has(inbox, message.id)) else {
+                visits.discard(mailbox, record);
+                continue;
+            };
+            visits.hold(mailbox, record);
+            let key = (inbox, message.id);
+            if let Some(copies) = self.storing.get_mut(&key) {
+                copies.push((queue, record));
+                continue;
+            }
+            let op = StoreOp::PutMessage {
+                inbox: name.to_owned(),
+                id: message.id,
+                body: message.body,
+                received_at: cx.wall,
+            };
+            self.storing.insert(key, vec![(queue, record)]);
+            self.tickets.insert(cx.store(op), key);
+        }
+    }
+
+    fn has(&self, inbox: InboxId, message: MessageId) -> bool {
+        let received = self.received.get(&inbox);
+        received.is_some_and(|received| received.ids.contains(&message))
+    }
+
+    /// Says whether the ticket was one of ours.
+    pub(super) fn on_stored(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &Inboxes,
+        visits: &mut Visits,
+        ticket: StoreTicket,
+        is_stored: bool,
+    ) -> bool {
+        let Some((inbox, message)) = self.tickets.remove(&ticket) else {
+            return false;
+        };
+        let copies = self.storing.remove(&(inbox, message));
+        for (queue, record) in copies.into_iter().flatten() {
+            visits.on_stored(cx, mailbox(inbox, queue), record, is_stored);
+        }
+        if is_stored {
+            self.received.entry(inbox).or_default().insert(message);
+            visits.on_news(Owner::Inbox(inbox));
+            let name = inboxes.name(inbox).unwrap_or_default();
+            cx.notify(Notice::Received {
+                inbox: name.to_owned(),
+                id: message,
+            });
+        }
+        true
+    }
+}
+
+impl Received {
+    fn insert(&mut self, message: MessageId) {
+        if self.ids.insert(message) {
+            self.order.push_back(message);
+        }
+        if self.order.len() > RECEIVED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+const fn mailbox(inbox: InboxId, queue: QueueId) -> MailboxId {
+    MailboxId {
+        owner: Owner::Inbox(inbox),
+        queue,
+    }
+}
