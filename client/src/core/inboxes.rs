@@ -439,3 +439,16 @@ fn free(
     let inboxes = by_id.iter_mut().map(|(&id, inbox)| (id, inbox));
     inboxes.filter(move |&(id, _)| waits_for.is_none_or(|last| last == id))
 }
+
+#[cfg(test)]
+impl Inboxes {
+    /// What is stored of an inbox with these mailboxes.
+    pub(super) fn state_for_test(
+        cx: &mut Context<'_>,
+        mailboxes: Vec<OwnMailbox>,
+    ) -> zeroize::Zeroizing<Vec<u8>> {
+        let mut inbox = Inbox::generate(cx, InboxId(0), String::new());
+        inbox.mailboxes = super::mailbox::Mailboxes::restore(mailboxes);
+        inbox.state()
+    }
+}

@@ -17,7 +17,7 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::limits::{CLOCK_SKEW_MAX, LOOKUP_ANSWERS_MIN, LOOKUP_PATIENCE};
-use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_proto::time::{Due, Duration, Epoch, Instant};
 
 use super::circuit::Isolation;
 use super::context::Context;
@@ -34,6 +34,8 @@ const INBOXES_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Lookups {
     by_address: BTreeMap<[u8; 32], Lookup>,
+    /// Those that wait for the last answers, with when they conclude without them.
+    patient: Due<[u8; 32]>,
     /// How many have ended.
     over: u64,
 }
@@ -132,28 +134,16 @@ impl Lookups {
 
     /// Concludes what has waited long enough for the last answers.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests) {
-        let is_late = |lookup: &Lookup| {
-            let running = lookup.running.as_ref();
-            running.is_some_and(|it| it.patient_until.is_some_and(|until| until <= cx.now))
-        };
-        let late = self.by_address.iter().filter(|(_, lookup)| is_late(lookup));
-        for key in late.map(|(key, _)| *key).collect::<Vec<_>>() {
-            if let Some(lookup) = self.by_address.get_mut(&key)
-                && let Ok(address) = InboxAddress::from_key(&key)
-            {
-                self.over += u64::from(Self::go_on(cx, requests, &address, lookup));
+        while let Some(key) = self.patient.pop_expired(cx.now) {
+            if let Ok(address) = InboxAddress::from_key(&key) {
+                self.go_on_with(cx, requests, &address);
             }
         }
     }
 
-    /// When [`Self::drive`] has something to do, after this time.
-    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        let running = self
-            .by_address
-            .values()
-            .filter_map(|it| it.running.as_ref());
-        let due = running.filter_map(|running| running.patient_until);
-        due.filter(|&at| at > after).min()
+    /// When [`Self::drive`] has something to do.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.patient.next()
     }
 
     /// A position answered, or did not.
@@ -191,7 +181,7 @@ impl Lookups {
                 running.obstacle.get_or_insert(DeferReason::NoDirectory);
             }
         }
-        self.over += u64::from(Self::go_on(cx, requests, address, lookup));
+        self.go_on_with(cx, requests, address);
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress) {
@@ -204,7 +194,25 @@ impl Lookups {
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
         lookup.running = Some(Running::new(cx.wall.epoch(), rest));
+        self.go_on_with(cx, requests, address);
+    }
+
+    /// Goes on with one look-up, and notes how far it is.
+    fn go_on_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        address: &InboxAddress,
+    ) {
+        let Some(lookup) = self.by_address.get_mut(address.key()) else {
+            return;
+        };
         self.over += u64::from(Self::go_on(cx, requests, address, lookup));
+        let running = lookup.running.as_ref();
+        let until = running.and_then(|running| running.patient_until);
+        // One that is overdue waits for an answer.
+        let until = until.filter(|&until| until > cx.now);
+        self.patient.set_or_cancel(*address.key(), until);
     }
 
     /// Asks as many more as may be needed, or concludes. Says whether it has concluded.

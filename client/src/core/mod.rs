@@ -11,6 +11,7 @@ mod breakers;
 mod circuit;
 mod context;
 mod delivery;
+mod drive;
 mod inboxes;
 pub mod io;
 mod known;
@@ -31,12 +32,9 @@ mod testing;
 mod tests;
 mod wake;
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{Listing, NetView, Source, Unverified};
+use umbel_proto::directory::{NetView, Unverified};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{LinkId, LinkOp};
@@ -51,16 +49,15 @@ pub use io::{
     Cancelled, Command, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage,
     SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
-use known::{Forged, Teller};
 use lookup::Lookups;
-use mailbox::{MailboxId, Owner, Visited, Visits};
+use mailbox::{Owner, Visits};
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use pool::Pool;
 use receive::Receiving;
-use requests::{Answer, Asker, Requests};
+use requests::Requests;
+use sync::Sync;
 pub use sync::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
-use sync::{Received, Sync};
 use wake::Wake;
 
 /// The store gave back other data than was put there.
@@ -82,9 +79,6 @@ const WAKE_LOOK: Duration = Duration::from_secs(5);
 /// So long after the machine slept its clock is compared with those of linked relays: by then links
 /// that did not outlive the sleep are closed (docs/protocol.md §6.4(12)).
 const WAKE_JUDGED_AFTER: Duration = Duration::from_secs(15);
-/// Rounds in which one part's work may set another's going. Work left after them waits for the next
-/// input.
-const ROUNDS_MAX: usize = 64;
 
 /// A client without a world.
 ///
@@ -108,6 +102,8 @@ pub struct Core {
     judges_at: Option<Instant>,
     /// When everything that was due was last done.
     driven_at: Moment,
+    /// Something that was due then was not done.
+    is_behind: bool,
     wake: Wake,
     sent_cells: u64,
     received_cells: u64,
@@ -155,6 +151,7 @@ impl Core {
             has_woken: false,
             judges_at: None,
             driven_at: moment,
+            is_behind: false,
             wake: Wake::new(moment),
             sent_cells: 0,
             received_cells: 0,
@@ -374,12 +371,15 @@ impl Core {
         }
         // Earlier due steps were done then, or wait for an event.
         let after = self.driven_at.now;
+        if self.is_behind {
+            return Some(after);
+        }
         let soonest = [
             self.pool.timeout(after, &self.shared.network.params),
             self.requests.timeout(after),
             self.sync.timeout(after, &self.pool),
             self.inboxes.timeout(after),
-            self.lookups.timeout(after),
+            self.lookups.timeout(),
             self.outbox.timeout(after),
             self.visits.timeout(),
             self.judges_at,
@@ -512,255 +512,5 @@ impl Core {
         let mut cx = self.shared.context(moment, rng);
         self.pool.handle_wake(&mut cx);
         self.requests.handle_wake(&cx);
-    }
-
-    /// Lets every part do what is due, until none has anything more to do for another.
-    fn drive(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
-        let before = core::mem::replace(&mut self.driven_at, moment);
-        if self.is_stopped {
-            return;
-        }
-        self.look_at_clock(moment);
-        let was_alone = self.sync.is_alone(before.now);
-        if self.shared.expire(moment) || (was_alone && !self.sync.is_alone(moment.now)) {
-            self.look_at_view(moment);
-        }
-        let has_woken = core::mem::take(&mut self.has_woken);
-        if core::mem::take(&mut self.shared.is_clock_jumped) {
-            self.sync.handle_clock_set();
-            // Links from before a sleep are closed by then: what they said of clocks says nothing.
-            let wait = if has_woken {
-                WAKE_JUDGED_AFTER
-            } else {
-                Duration::ZERO
-            };
-            self.judges_at = Some(moment.now + wait);
-        }
-        if self.judges_at.take_if(|at| *at <= moment.now).is_some() {
-            let mut cx = self.shared.context(moment, rng);
-            self.pool.links.judge_clock(&mut cx);
-        }
-        for _ in 0..ROUNDS_MAX {
-            let expected = self.expected_stubs();
-            let mut cx = self.shared.context(moment, rng);
-            let are_all_tried = self.sync.are_all_tried(&self.pool, moment.now);
-            if let Some(holders) = self.inboxes.take_holders() {
-                self.pool.paths.avoid_holders(holders);
-            }
-            self.pool.drive(&mut cx, expected, are_all_tried);
-            self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
-            self.lookups.drive(&mut cx, &mut self.requests);
-            let (lookups, requests) = (&mut self.lookups, &mut self.requests);
-            self.inboxes
-                .drive(&mut cx, lookups, requests, &self.pool.paths);
-            self.outbox
-                .drive(&mut cx, &mut self.lookups, &mut self.requests);
-            for inbox in self.inboxes.take_moved() {
-                self.follow(Owner::Inbox(inbox));
-            }
-            let mut cx = self.shared.context(moment, rng);
-            for caught_up in self.visits.drive(&mut cx, &mut self.requests) {
-                let Owner::Inbox(inbox) = caught_up.owner;
-                self.inboxes.tell_caught_up(&mut cx, inbox, &caught_up);
-            }
-            let answers = self.requests.drive(&mut cx, &mut self.pool);
-            if self.requests.take_met_unknown() {
-                self.sync.on_unknown_relay(&cx);
-            }
-            for relay in self.pool.take_rule_breakers() {
-                self.sync.on_violation(&mut cx, relay);
-                self.requests.forget_sync(relay);
-            }
-            let is_news = self.sync.are_all_tried(&self.pool, moment.now) != are_all_tried;
-            if answers.is_empty() && !self.pool.has_events() && !is_news {
-                break;
-            }
-            for (asker, answer) in answers {
-                self.on_answer(moment, asker, answer, rng);
-            }
-        }
-        let mut cx = self.shared.context(moment, rng);
-        self.pool
-            .tidy_links(&mut cx, |relay| self.sync.wants(relay));
-        self.pool.tell(&mut cx);
-    }
-
-    /// How many stubs are about to be needed. More than usual only where all copies of a message
-    /// leave together anyway: elsewhere circuits made now would show the guard that a message is
-    /// about to be sent.
-    fn expected_stubs(&self) -> usize {
-        let params = &self.shared.network.params;
-        if params.second_deposit_delay.is_zero() && self.outbox.is_finding() {
-            params.mailboxes
-        } else {
-            0
-        }
-    }
-
-    /// Who passed this on, and whether what it lists counts: a relay that is linked to has to be where
-    /// its descriptor says (§8.2(3)).
-    fn teller_of(&self, received: &Received) -> Teller {
-        let (relay, network) = (received.source, &self.shared.network);
-        let known = self.shared.book.view().get(&relay);
-        let remote = self.pool.links.remote(relay);
-        let source = if received.isolation.is_direct() {
-            let linked = known.zip(remote);
-            linked.and_then(|(known, remote)| Source::linked(network, known, remote.ip()))
-        } else {
-            known.map(|known| Source::dialled_by_others(network, known))
-        };
-        let counts = source.is_some();
-        let elsewhere = || remote.into_iter().flat_map(|it| network.groups_of(it));
-        let source = source.unwrap_or_else(|| Source {
-            relay,
-            groups: elsewhere().collect(),
-        });
-        Teller {
-            source: Arc::new(source),
-            counts,
-        }
-    }
-
-    /// Where a relay that is linked to is, if its descriptor doesn't say so.
-    fn elsewhere(&self, relay: RelayId) -> Option<IpAddr> {
-        let known = self.shared.book.view().get(&relay)?;
-        let ip = self.pool.links.remote(relay)?.ip().to_canonical();
-        let linked = Source::linked(&self.shared.network, known, ip);
-        linked.is_none().then_some(ip)
-    }
-
-    /// Takes what a source of the view passed on; returns what it lists, if that was all.
-    ///
-    /// # Errors
-    /// [`Forged`]: nothing more of it is to be looked at, since each costs up to fourteen checks.
-    fn take_received(
-        &mut self,
-        Moment { now, wall }: Moment,
-        received: Received,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Option<(Arc<Source>, Listing)>, Forged> {
-        let teller = self.teller_of(&received);
-        for unverified in received.descriptors {
-            let relay = unverified.relay();
-            if self.shared.learn(wall, &teller, unverified, rng)? {
-                self.sync.handle_news(now, relay);
-            }
-        }
-        if let Some(listing) = &received.listing {
-            for relay in self.shared.learn_unvouched(wall, &teller, rng)? {
-                self.sync.handle_news(now, relay);
-            }
-            self.shared.handle_listing(&teller, listing);
-            if received.isolation.is_direct() {
-                let elsewhere = self.elsewhere(listing.source);
-                let mut cx = self.shared.context(Moment { now, wall }, rng);
-                self.sync.handle_place(&mut cx, listing.source, elsewhere);
-            }
-        }
-        Ok(received.listing.map(|listing| (teller.source, listing)))
-    }
-
-    fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
-        let mut cx = self.shared.context(moment, rng);
-        match asker {
-            Asker::Sync(serial) => {
-                let received = self.sync.on_answer(
-                    &mut cx,
-                    &mut self.pool,
-                    &mut self.requests,
-                    serial,
-                    answer,
-                );
-                let listing = received.and_then(|received| {
-                    let (source, isolation) = (received.source, received.isolation.clone());
-                    match self.take_received(moment, received, rng) {
-                        Ok(listing) => listing,
-                        Err(Forged) => {
-                            let mut cx = self.shared.context(moment, rng);
-                            self.sync
-                                .break_off(&mut cx, &mut self.pool, &isolation, source);
-                            None
-                        }
-                    }
-                });
-                if let Some((source, listing)) = &listing {
-                    let mut cx = self.shared.context(moment, rng);
-                    self.sync.compare_sources(&mut cx, source, listing);
-                }
-                self.look_at_view(moment);
-                if let Some((_, listing)) = listing {
-                    let mut cx = self.shared.context(moment, rng);
-                    self.sync.judge_guards(&mut cx, &mut self.pool, listing);
-                }
-            }
-            Asker::CreateMailbox { mailbox, .. } => match mailbox.owner {
-                Owner::Inbox(inbox) => {
-                    self.inboxes
-                        .on_created(&mut cx, inbox, mailbox.queue, &answer);
-                }
-            },
-            Asker::Publish {
-                inbox,
-                epoch,
-                relay,
-                revision,
-                ..
-            } => {
-                self.inboxes
-                    .on_published(&mut cx, inbox, (epoch, relay), revision, &answer);
-            }
-            Asker::Lookup { address, epoch } => {
-                self.lookups
-                    .on_answer(&mut cx, &mut self.requests, &address, epoch, answer);
-            }
-            Asker::Deposit { message, queue } => {
-                self.outbox.on_answer(&mut cx, message, queue, &answer);
-            }
-            Asker::Fetch(mailbox) => {
-                let visited = self.visits.on_fetch(&mut cx, mailbox, answer);
-                self.on_visited(moment, mailbox, visited, rng);
-            }
-            Asker::Subscribe(mailbox) => {
-                let visited = self.visits.on_push(&mut cx, mailbox, answer);
-                self.on_visited(moment, mailbox, visited, rng);
-            }
-        }
-    }
-
-    /// A mailbox was visited: its owner takes what came, and hears how it went.
-    fn on_visited(
-        &mut self,
-        moment: Moment,
-        mailbox: MailboxId,
-        visited: Visited,
-        rng: &mut dyn CryptoRng,
-    ) {
-        let mut cx = self.shared.context(moment, rng);
-        let Visited {
-            records,
-            outcome,
-            replaced_at,
-        } = visited;
-        match mailbox.owner {
-            Owner::Inbox(inbox) => {
-                let of = (inbox, mailbox.queue);
-                let (inboxes, visits) = (&self.inboxes, &mut self.visits);
-                self.receiving.take(&mut cx, inboxes, visits, of, &records);
-                if let Some(holder) = replaced_at {
-                    self.inboxes.on_replaced(&mut cx, inbox, holder);
-                }
-                if let Some(outcome) = outcome {
-                    self.inboxes
-                        .on_outcome(&mut cx, inbox, mailbox.queue, outcome);
-                }
-            }
-        }
-    }
-
-    /// Visits the mailboxes that this owner has now.
-    fn follow(&mut self, owner: Owner) {
-        match owner {
-            Owner::Inbox(inbox) => self.visits.follow(owner, self.inboxes.mailboxes(inbox)),
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! Every request may be repeated without harm. One that is lost with its circuit is repeated on the
 //! next, for as many circuits as an attempt may use. The asker decides what to do about a fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::circuit::{Answers, Request};
@@ -30,7 +30,7 @@ use super::pool::{Acquired, Loss, Pool, PoolEvent};
 pub(super) struct AskId(u64);
 
 /// The asker and its subject; returned with the answer.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) enum Asker {
     /// One reconciliation of views.
     Sync(u64),
@@ -184,6 +184,8 @@ enum State {
 #[derive(Default)]
 pub(super) struct Requests {
     asks: BTreeMap<AskId, Ask>,
+    /// Those that are not sent, in the order in which they get circuits.
+    unsent: BTreeSet<(Rank, AskId)>,
     last_id: u64,
     /// A relay was asked for that the view does not have.
     met_unknown: bool,
@@ -208,24 +210,24 @@ impl Requests {
         let send_by = cx.now + build_time(params);
         let cut_off_at = cx.now + params.build_timeout;
         let (state, fault) = (State::Waiting, AskFault::NoCircuit);
-        self.asks.insert(
-            id,
-            Ask {
-                asker,
-                isolation,
-                terminal,
-                question,
-                state,
-                lost_count: 0,
-                fault,
-                cut_off_at,
-                send_by,
-            },
-        );
+        let ask = Ask {
+            asker,
+            isolation,
+            terminal,
+            question,
+            state,
+            lost_count: 0,
+            fault,
+            cut_off_at,
+            send_by,
+        };
+        self.unsent.insert((ask.rank(), id));
+        self.asks.insert(id, ask);
         id
     }
 
-    /// Moves every request on as far as it goes; returns what was answered.
+    /// Moves every request on that is not sent, as far as it goes; returns what was answered. Those that
+    /// are sent wait for an event, or for their circuit's time to run out.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Vec<(Asker, Answer)> {
         let mut answers = Vec::new();
         for circuit in self.unwanted.drain(..) {
@@ -238,14 +240,10 @@ impl Requests {
             self.hold(cx);
         }
         self.end_overdue(cx, pool, &mut answers);
-        let mut ids: Vec<(Rank, AskId)> = self
-            .asks
-            .iter()
-            .map(|(&id, ask)| (ask.rank(), id))
-            .collect();
-        ids.sort_unstable();
+        let ids: Vec<(Rank, AskId)> = self.unsent.iter().copied().collect();
         let mut is_full = false;
         for (_, id) in ids {
+            cx.count_look();
             let waits = self.asks.get(&id).is_some_and(Ask::waits_in_line);
             if is_full && waits {
                 self.queue(cx, id);
@@ -267,11 +265,11 @@ impl Requests {
     /// the view.
     fn hold(&mut self, cx: &Context<'_>) {
         let params = &cx.network.params;
-        for ask in self
-            .asks
-            .values_mut()
-            .filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent { .. }))
-        {
+        for (_, id) in &self.unsent {
+            let ask = self.asks.get_mut(id);
+            let Some(ask) = ask.filter(|ask| ask.is_held(cx)) else {
+                continue;
+            };
             ask.send_by = cx.now + build_time(params);
             ask.cut_off_at = cx.now + params.build_timeout;
         }
@@ -279,13 +277,21 @@ impl Requests {
 
     /// When a request that is not sent is overdue.
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        let due = self.asks.values().filter_map(Ask::due_at);
-        let cut_off = self
-            .asks
-            .values()
-            .filter(|ask| ask.state == State::Waiting)
-            .map(|ask| ask.cut_off_at);
+        let due = self.unsent().filter_map(|(_, ask)| ask.due_at());
+        let waiting = self.unsent().filter(|(_, ask)| ask.state == State::Waiting);
+        let cut_off = waiting.map(|(_, ask)| ask.cut_off_at);
         due.chain(cut_off).filter(|&at| at > after).min()
+    }
+
+    fn unsent(&self) -> impl Iterator<Item = (AskId, &Ask)> {
+        let unsent = self.unsent.iter();
+        unsent.filter_map(|&(_, id)| Some((id, self.asks.get(&id)?)))
+    }
+
+    /// Requests were withdrawn.
+    fn forget_withdrawn(&mut self) {
+        let asks = &self.asks;
+        self.unsent.retain(|(_, id)| asks.contains_key(id));
     }
 
     /// Whether a relay was asked for, since this was last looked at, that the view does not have.
@@ -300,6 +306,7 @@ impl Requests {
                 matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
             !is_its || matches!(ask.state, State::Sent { .. })
         });
+        self.forget_withdrawn();
     }
 
     /// Ends the subscription to this mailbox, and its circuit if the holder was asked: nothing else
@@ -316,6 +323,7 @@ impl Requests {
             }
             false
         });
+        self.forget_withdrawn();
     }
 
     /// The machine slept: requests that fell due meanwhile get some time again.
@@ -332,10 +340,24 @@ impl Requests {
     pub(super) fn forget_sync(&mut self, relay: RelayId) {
         self.asks
             .retain(|_, ask| !ask.isolation.is_direct() || ask.terminal != relay);
+        self.forget_withdrawn();
+    }
+
+    /// Every request is sent, on some circuit.
+    #[cfg(test)]
+    pub(super) fn send_all(&mut self) {
+        for ask in self.asks.values_mut() {
+            ask.state = State::Sent {
+                circuit: CircuitKey(0),
+                is_answered: false,
+            };
+        }
+        self.unsent.clear();
     }
 
     pub(super) fn clear(&mut self) {
         self.asks.clear();
+        self.unsent.clear();
     }
 
     fn on_event(
@@ -382,10 +404,10 @@ impl Requests {
                     circuit: key,
                     is_answered: true,
                 };
-                answers.push((ask.asker.clone(), answer));
+                answers.push((ask.asker, answer));
             }
             Some(answer) => {
-                if let Some(ask) = self.asks.remove(&id) {
+                if let Some(ask) = self.remove(id) {
                     answers.push((ask.asker, answer));
                 }
             }
@@ -411,6 +433,7 @@ impl Requests {
             let Some(ask) = self.asks.get_mut(&id) else {
                 continue;
             };
+            self.unsent.insert((ask.rank(), id));
             if ask.is_held(cx) {
                 ask.state = State::Waiting;
                 continue;
@@ -450,9 +473,9 @@ impl Requests {
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         let is_cut_off = pool.guard_in_use().is_none();
-        let unsent = self.asks.iter();
+        let unsent = self.unsent();
         let unsent = unsent.filter(|(_, ask)| ask.is_overdue(cx.now, is_cut_off));
-        let mut overdue: Vec<_> = unsent.map(|(&id, _)| (id, None)).collect();
+        let mut overdue: Vec<_> = unsent.map(|(id, _)| (id, None)).collect();
         let late = pool.take_late(cx.now).into_iter();
         overdue.extend(late.map(|(id, circuit)| (id, Some(circuit))));
         overdue.sort_unstable();
@@ -519,6 +542,7 @@ impl Requests {
                 circuit: key,
                 is_answered: false,
             };
+            self.unsent.remove(&(ask.rank(), id));
         }
         Ok(Step::Done)
     }
@@ -531,8 +555,14 @@ impl Requests {
         }
     }
 
+    fn remove(&mut self, id: AskId) -> Option<Ask> {
+        let ask = self.asks.remove(&id)?;
+        self.unsent.remove(&(ask.rank(), id));
+        Some(ask)
+    }
+
     fn fail(&mut self, id: AskId, fault: AskFault, answers: &mut Vec<(Asker, Answer)>) {
-        if let Some(ask) = self.asks.remove(&id) {
+        if let Some(ask) = self.remove(id) {
             tracing::debug!(?fault, "a request failed");
             answers.push((ask.asker, Answer::Failed(fault)));
         }

@@ -443,7 +443,7 @@ impl Inbox {
         self.saving = Saving::Due(cx.now);
     }
 
-    fn state(&self) -> Zeroizing<Vec<u8>> {
+    pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(wire::encode(&InboxState {
             version: stored::VERSION,
             identity_seed: *self.identity.seed(),
