@@ -178,6 +178,13 @@ impl Circuit {
         self.hop_due_at
             .map_or(ends_at, |due_at| due_at.min(ends_at))
     }
+
+    /// All moments at which there may be something to do about it, past ones included.
+    pub(super) fn timeouts(&self, params: &Params) -> impl Iterator<Item = Instant> {
+        let ends_at = [self.timeout(params)].into_iter();
+        let late_at = self.machine.poll_timeout();
+        ends_at.chain(self.hop_due_at).chain(late_at)
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod guard;
 mod primaries;
 mod second_word;
 mod stubs;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,7 +18,7 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::chance::Backoff;
 use umbel_proto::circuit::{Answer, Request, RequestEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
-use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::ids::RelayId;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::path::Paths;
@@ -32,6 +33,7 @@ use super::requests::AskId;
 use super::suspects::Suspects;
 use blame::Witness;
 use primaries::Primaries;
+use table::Table;
 
 /// Hops of a stub: guard, L2, middle.
 const STUB_HOPS: usize = 3;
@@ -85,8 +87,9 @@ pub(super) enum Acquired {
 pub(super) struct Pool {
     pub(super) links: Links,
     pub(super) paths: Paths,
-    circuits: BTreeMap<CircuitKey, Circuit>,
-    by_circ: BTreeMap<(LinkId, CircId), CircuitKey>,
+    circuits: Table,
+    /// Circuits that were looked at, and may have late answers.
+    looked_at: BTreeSet<CircuitKey>,
     events: VecDeque<PoolEvent>,
     last_key: u64,
     stub_backoff: Backoff,
@@ -133,8 +136,8 @@ impl Pool {
         Self {
             links,
             paths,
-            circuits: BTreeMap::new(),
-            by_circ: BTreeMap::new(),
+            circuits: Table::default(),
+            looked_at: BTreeSet::new(),
             events: VecDeque::new(),
             last_key: 0,
             stub_backoff: Backoff::default(),
@@ -308,7 +311,17 @@ impl Pool {
     /// Requests whose answers are late, each with its circuit, which the caller closes.
     pub(super) fn take_late(&mut self, now: Instant) -> Vec<(AskId, CircuitKey)> {
         let mut late = Vec::new();
-        for (&key, circuit) in &mut self.circuits {
+        for key in core::mem::take(&mut self.looked_at) {
+            let is_late = |circuit: &Circuit| {
+                let late_at = circuit.machine.poll_timeout();
+                late_at.is_some_and(|late_at| late_at <= now)
+            };
+            if !self.circuits.get(&key).is_some_and(is_late) {
+                continue;
+            }
+            let Some(circuit) = self.circuits.get_mut(&key) else {
+                continue;
+            };
             circuit.machine.handle_timeout(now);
             while let Some(event) = circuit.machine.poll_event() {
                 match event {
@@ -354,12 +367,9 @@ impl Pool {
         let is_its = |circuit: &Circuit| {
             circuit.isolation.as_ref() == Some(isolation) && circuit.terminal() == Some(relay)
         };
-        if let Some(key) = self
-            .circuits
-            .iter()
-            .find(|(_, circuit)| is_its(circuit))
-            .map(|(&key, _)| key)
-        {
+        let its = self.circuits.iter().find(|(_, circuit)| is_its(circuit));
+        let key = its.map(|(&key, _)| key);
+        if let Some(key) = key {
             self.break_off(cx, key);
         }
     }
@@ -379,7 +389,7 @@ impl Pool {
             return self.close_link(cx, link);
         }
         // Cells sent before our destroy arrived may still come (docs/protocol.md §4.4(3)).
-        let Some(&key) = self.by_circ.get(&(link, circ)) else {
+        let Some(key) = self.circuits.key_of(link, circ) else {
             self.stale_cells += 1;
             return;
         };
@@ -395,8 +405,11 @@ impl Pool {
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_all_tried: bool) {
         self.paced_until = None;
         self.end_silent_links(cx);
-        self.end_overdue(cx);
-        self.end_spent(cx);
+        let due = self.circuits.take_due(cx.now);
+        due.iter().for_each(|_| cx.count_look());
+        self.end_overdue(cx, &due);
+        self.end_spent(cx, &due);
+        self.looked_at.extend(due);
         if cx.is_ready {
             self.paths.refresh(cx.known(), cx.rng);
         }
@@ -424,43 +437,36 @@ impl Pool {
         }
     }
 
-    /// Closes links that nothing uses, except those that `is_wanted` keeps.
+    /// All that was due is done: closes links that nothing uses, except those that `is_wanted` keeps, and
+    /// notes when circuits are due next.
     pub(super) fn tidy_links(&mut self, cx: &mut Context<'_>, is_wanted: impl Fn(RelayId) -> bool) {
         let guard = self.guard_in_use().map(|(relay, _)| relay);
         let circuits = &self.circuits;
         self.links.tidy(cx, |link, relay| {
-            Some(relay) == guard
-                || is_wanted(relay)
-                || circuits.values().any(|circuit| circuit.link == link)
+            Some(relay) == guard || is_wanted(relay) || circuits.has_any_on(link)
         });
+        self.circuits.schedule(cx.now, &cx.network.params);
     }
 
     /// When there is something to do without anything having come.
     pub(super) fn timeout(&self, after: Instant, params: &Params) -> Option<Instant> {
-        let circuits = self
-            .circuits
-            .values()
-            .map(|circuit| circuit.timeout(params));
-        let machines = self.circuits.values();
-        let late = machines.filter_map(|circuit| circuit.machine.poll_timeout());
         let links = self.links.timeouts(params.link_idle);
         let backoffs = [&self.stub_backoff, &self.brake, &self.second_word];
         let waits = backoffs
             .map(Backoff::retry_at)
             .into_iter()
             .chain(self.paced_until);
-        circuits
-            .chain(late)
-            .chain(links)
+        links
             .chain(waits)
             .chain(self.guard_timeouts(after))
             .filter(|&at| at > after)
+            .chain(self.circuits.timeout())
             .min()
     }
 
     /// Destroys everything and closes all links.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
-        let keys: Vec<CircuitKey> = self.circuits.keys().copied().collect();
+        let keys: Vec<CircuitKey> = self.circuits.iter().map(|(&key, _)| key).collect();
         for key in keys {
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
@@ -601,10 +607,9 @@ impl Pool {
         loss: Loss,
         reason: Option<DestroyReason>,
     ) {
-        let Some(circuit) = self.circuits.remove(&key) else {
+        let Some(circuit) = self.circuits.remove(key) else {
             return;
         };
-        self.by_circ.remove(&(circuit.link, circuit.circ));
         if let Some(reason) = reason
             && self.links.relay_of(circuit.link).is_some()
         {
@@ -619,13 +624,7 @@ impl Pool {
     fn lose_all_of(&mut self, cx: &mut Context<'_>, link: LinkId) {
         self.guard_silences.remove(&link);
         self.refusals.remove(&link);
-        let keys: Vec<CircuitKey> = self
-            .circuits
-            .iter()
-            .filter(|(_, circuit)| circuit.link == link)
-            .map(|(&key, _)| key)
-            .collect();
-        for key in keys {
+        for key in self.circuits.keys_on(link) {
             self.lose(cx, key, Loss::Link, None);
         }
     }

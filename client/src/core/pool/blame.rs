@@ -5,6 +5,8 @@
 //! relay is avoided for a while. Once the circuit is built, any relay on the path may be at fault:
 //! see `suspects`. A guard that has no room for a circuit just then has not failed.
 
+use std::collections::BTreeSet;
+
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
@@ -183,13 +185,13 @@ impl Pool {
 
     /// Ends circuits whose next hop did not come in time. A guard that leaves several onionskins
     /// unanswered is given up.
-    pub(super) fn end_overdue(&mut self, cx: &mut Context<'_>) {
-        let overdue: Vec<(CircuitKey, LinkId, usize)> = self
-            .circuits
-            .iter()
-            .filter(|(_, circuit)| circuit.hop_due_at.is_some_and(|due_at| due_at <= cx.now))
-            .map(|(&key, circuit)| (key, circuit.link, circuit.made))
-            .collect();
+    pub(super) fn end_overdue(&mut self, cx: &mut Context<'_>, due: &BTreeSet<CircuitKey>) {
+        let due = due.iter().filter_map(|&key| {
+            let circuit = self.circuits.get(&key)?;
+            let is_overdue = circuit.hop_due_at.is_some_and(|due_at| due_at <= cx.now);
+            is_overdue.then_some((key, circuit.link, circuit.made))
+        });
+        let overdue: Vec<(CircuitKey, LinkId, usize)> = due.collect();
         for (key, link, hops) in overdue {
             let loss = self.loss_of(key);
             self.blame(cx, key, Witness::Guard);
@@ -331,14 +333,9 @@ impl Pool {
 
     /// Circuits that are kept ready go without a suspect.
     fn end_stubs_of(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let is_its = |circuit: &Circuit| {
-            circuit.is_stub() && circuit.path.iter().any(|hop| hop.relay == relay)
-        };
-        let its = self
-            .circuits
-            .iter()
-            .filter(|(_, circuit)| is_its(circuit))
-            .map(|(&key, _)| key);
+        let is_its = |circuit: &Circuit| circuit.path.iter().any(|hop| hop.relay == relay);
+        let stubs = self.circuits.stubs();
+        let its = stubs.filter(|(_, stub)| is_its(stub)).map(|(key, _)| key);
         for key in its.collect::<Vec<_>>() {
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }

@@ -8,7 +8,7 @@ use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
 use umbel_proto::path::{Stage, hop_target};
 
-use super::super::circuit::{CircuitKey, Isolation};
+use super::super::circuit::{Circuit, CircuitKey, Isolation};
 use super::super::context::Context;
 use super::super::links::Reach;
 use super::{Loss, Pool};
@@ -16,12 +16,7 @@ use super::{Loss, Pool};
 impl Pool {
     /// Asks another primary guard for an L2 that only one guard calls out of reach, one at a time.
     pub(super) fn ask_second_word(&mut self, cx: &mut Context<'_>) {
-        if !self.second_word.is_due(cx.now)
-            || self
-                .circuits
-                .values()
-                .any(|circuit| circuit.is_second_word())
-        {
+        if !self.second_word.is_due(cx.now) {
             return;
         }
         let named = self.paths.layer2.relays().find_map(|layer2| {
@@ -30,6 +25,9 @@ impl Pool {
                 .map(|guard| (guard, layer2))
         });
         let Some((guard, layer2)) = named else { return };
+        if self.circuits.values().any(Circuit::is_second_word) {
+            return;
+        }
         match self.links.reach(guard, cx.now) {
             Reach::Up(link) => {
                 let target = self.first_hop(cx, link, guard);

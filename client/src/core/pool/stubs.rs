@@ -1,6 +1,8 @@
 //! How circuits begin: stubs that are kept ready (docs/protocol.md §6.4(5)), circuits for one
 //! purpose, and the room for both.
 
+use std::collections::BTreeSet;
+
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::circuit::RequestCircuit;
 use umbel_proto::handshake::HopTarget;
@@ -79,7 +81,7 @@ impl Pool {
         let Some(first) = path.first() else {
             return Acquired::Wait;
         };
-        let is_used = |circ| self.by_circ.contains_key(&(link, circ));
+        let is_used = |circ| self.circuits.key_of(link, circ).is_some();
         let Some(circ) = self.links.new_circ_id(link, cx.now, is_used) else {
             return Acquired::Wait;
         };
@@ -105,7 +107,6 @@ impl Pool {
             idle_since: cx.now,
         };
         self.circuits.insert(key, circuit);
-        self.by_circ.insert((link, circ), key);
         self.flush(cx, key);
         Acquired::Circuit(key)
     }
@@ -127,18 +128,18 @@ impl Pool {
     }
 
     /// Ends circuits past their time, and stubs of a guard that is no longer the one in use.
-    pub(super) fn end_spent(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn end_spent(&mut self, cx: &mut Context<'_>, due: &BTreeSet<CircuitKey>) {
         let guard_link = self.guard_in_use().map(|(_, link)| link);
         let params = &cx.network.params;
-        let spent: Vec<CircuitKey> = self
-            .circuits
-            .iter()
-            .filter(|(_, circuit)| {
-                let is_past = circuit.hop_due_at.is_none() && circuit.timeout(params) <= cx.now;
-                is_past || (circuit.is_stub() && Some(circuit.link) != guard_link)
-            })
-            .map(|(&key, _)| key)
+        let is_past =
+            |circuit: &Circuit| circuit.hop_due_at.is_none() && circuit.timeout(params) <= cx.now;
+        let past = due.iter().copied();
+        let mut spent: BTreeSet<CircuitKey> = past
+            .filter(|key| self.circuits.get(key).is_some_and(is_past))
             .collect();
+        let stubs = self.circuits.stubs();
+        let stray = stubs.filter(|(_, stub)| Some(stub.link) != guard_link);
+        spent.extend(stray.map(|(key, _)| key));
         for key in spent {
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
@@ -150,11 +151,7 @@ impl Pool {
         if !self.stub_backoff.is_due(cx.now) {
             return;
         }
-        let mut count = self
-            .circuits
-            .values()
-            .filter(|circuit| circuit.is_stub())
-            .count();
+        let mut count = self.circuits.stubs().count();
         let wanted = expected.max(cx.network.params.circuits_ready);
         // Nothing is closed to have one ready.
         while count < wanted && self.circuits.len() < CIRCUITS_MAX {
