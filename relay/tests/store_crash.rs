@@ -16,6 +16,7 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::PublicKey;
 use umbel_proto::ids::QueueId;
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, OpId, Outcome};
+use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::inbox::record::record_id;
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::time::WallTime;
@@ -74,13 +75,17 @@ fn deposit_until_killed(path: &Path) {
         .flat_map(|queue| &queue.records)
         .map(|entry| entry.seq)
         .max();
-    let (owner, sender) = (PublicKey([2; 32]), PublicKey([3; 32]));
+    let terms = QueueTerms {
+        owner: PublicKey([2; 32]),
+        sender: PublicKey([3; 32]),
+        kind: QueueKind::Contact,
+        effort: 0,
+    };
     let first = held.map_or(1, |seq| seq + 1);
     let queue = HolderOp::PutQueue {
         op: OpId(0),
         queue: QUEUE,
-        owner,
-        sender,
+        terms,
         fetched_at: WallTime(1_800_000_000),
     };
     assert!(store.submit(StoreOp::Mailbox(queue)).is_ok());

@@ -13,7 +13,7 @@ use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::Binding;
 use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, QueueNonce, RelayId};
 use umbel_proto::inbox::mailbox::{
-    FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb, queue_id,
+    FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, QueueKind, Refusal, Verb, queue_id,
 };
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::message::Service;
@@ -299,6 +299,7 @@ impl Load {
             nonce,
             owner,
             sender,
+            kind: QueueKind::Contact,
         };
         let nonces = nonces(count);
         let mut cost = Cost::default();
@@ -539,6 +540,6 @@ fn is_granted(answer: &[u8]) -> Result<bool, BenchError> {
         Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => {
             Ok(true)
         }
-        Err(_) => Err(BenchError::Unexpected),
+        Ok(MailboxReply::Done) | Err(_) => Err(BenchError::Unexpected),
     }
 }

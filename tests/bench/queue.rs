@@ -6,7 +6,9 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, QueueId, QueueNonce};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxContext, MailboxReply, Verb, queue_id};
+use umbel_proto::inbox::mailbox::{
+    FETCH_BYTES_MAX, MailboxContext, MailboxReply, QueueKind, Verb, queue_id,
+};
 use umbel_proto::limits::RECORD_LEN_MAX;
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
@@ -61,6 +63,7 @@ impl Queue {
             nonce,
             owner,
             sender,
+            kind: QueueKind::Contact,
         })
         .await?;
         match made.answer().await? {

@@ -84,6 +84,8 @@ pub enum Verb {
         owner: PublicKey,
         /// The key that may deposit; used for this queue only.
         sender: PublicKey,
+        /// For whom it is.
+        kind: QueueKind,
     },
     /// Put a record in; signed by the queue's `sender` key. Answered once it is durable, the same
     /// again as the first time.
@@ -115,6 +117,61 @@ pub enum Verb {
         /// Mean of the random delay before a push, milliseconds; zero: at once.
         push_delay_ms: u32,
     },
+    /// From now on ask this effort of whoever deposits; signed by the queue's `owner` key.
+    SetEffort {
+        /// Where.
+        queue: QueueId,
+        /// Tries that a deposit should cost; zero: none.
+        effort: u32,
+    },
+    /// Forget this queue and all that is in it; signed by its `owner` key.
+    Forget {
+        /// Which.
+        queue: QueueId,
+    },
+}
+
+/// For whom a queue is, and so how much it holds (§10.1(7)). A new one goes last: it is stored by
+/// number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueueKind {
+    /// For all who know an inbox's address.
+    Public,
+    /// For one contact.
+    Contact,
+}
+
+/// A queue's keys, and the choices of its owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[expect(missing_debug_implementations, reason = "linkable keys")]
+pub struct QueueTerms {
+    /// Who may fetch and remove.
+    pub owner: PublicKey,
+    /// Who may deposit.
+    pub sender: PublicKey,
+    /// For whom it is.
+    pub kind: QueueKind,
+    /// Tries that a deposit should cost; zero: none.
+    pub effort: u32,
+}
+
+impl QueueKind {
+    /// The number that it is stored under.
+    pub const fn to_number(self) -> u8 {
+        match self {
+            Self::Public => 0,
+            Self::Contact => 1,
+        }
+    }
+
+    /// The kind that is stored under this number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Public),
+            1 => Some(Self::Contact),
+            _ => None,
+        }
+    }
 }
 
 /// The circuit, relay and network of a request: a signature is good for these alone (§10.2).
@@ -154,6 +211,8 @@ pub enum MailboxReply {
     },
     /// No, and why.
     Refused(Refusal),
+    /// It is so, durably.
+    Done,
 }
 
 /// Why a holder says no (§10.2).
@@ -186,7 +245,9 @@ impl Verb {
             Self::Create { nonce, owner, .. } => queue_id(owner, nonce),
             Self::Deposit { queue, .. }
             | Self::Fetch { queue, .. }
-            | Self::Subscribe { queue, .. } => *queue,
+            | Self::Subscribe { queue, .. }
+            | Self::SetEffort { queue, .. }
+            | Self::Forget { queue } => *queue,
         }
     }
 
@@ -251,6 +312,7 @@ impl MailboxReply {
                     Verb::Fetch { .. } | Verb::Subscribe { .. },
                     Self::Fetched { .. }
                 )
+                | (Verb::SetEffort { .. } | Verb::Forget { .. }, Self::Done)
         )
     }
 
@@ -276,6 +338,8 @@ impl fmt::Debug for Verb {
             Self::Deposit { .. } => "Deposit",
             Self::Fetch { .. } => "Fetch",
             Self::Subscribe { .. } => "Subscribe",
+            Self::SetEffort { .. } => "SetEffort",
+            Self::Forget { .. } => "Forget",
         })
     }
 }
@@ -290,6 +354,7 @@ impl fmt::Debug for MailboxReply {
                 write!(f, "Fetched({} records, more: {more})", records.len())
             }
             Self::Refused(refusal) => write!(f, "Refused({refusal:?})"),
+            Self::Done => f.write_str("Done"),
         }
     }
 }

@@ -257,10 +257,14 @@ params! {
     /// Mean wait before a holder pushes on a subscription, so that a sender can't time the owner's
     /// circuit.
     push_delay: Duration = secs(2), local secs(0), in secs(0) => mins(10);
-    /// Records in one queue: a holder keeps their index in sorted lists.
+    /// Records in one contact's queue: a holder keeps their index in sorted lists.
     queue_records_max: usize = 128, local 4096, in 1 => 4096;
-    /// Bytes in one queue.
+    /// Bytes in one contact's queue.
     queue_bytes_max: u64 = 2 * MIB, local 128 * MIB, in MIB / 8 => 1024 * MIB;
+    /// Records in one public queue, which takes first messages only.
+    public_records_max: usize = 64, local 4096, in 1 => 4096;
+    /// Bytes in one public queue.
+    public_bytes_max: u64 = MIB / 8, local 128 * MIB, in MIB / 8 => 1024 * MIB;
     /// How long a record is held.
     record_life: Duration = days(14), local days(14), in hours(1) => days(60);
     /// How long a queue is held that nobody fetches from: twice the life of a record.

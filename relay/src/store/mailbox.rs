@@ -5,6 +5,7 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::PublicKey;
 use umbel_proto::ids::{QueueId, RecordId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
+use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::time::WallTime;
 
 use super::{integer, whole};
@@ -14,12 +15,11 @@ pub(super) fn apply(db: &Connection, op: &HolderOp) -> rusqlite::Result<HolderDo
     let outcome = match op {
         HolderOp::PutQueue {
             queue,
-            owner,
-            sender,
+            terms,
             fetched_at,
             ..
         } => {
-            put_queue(db, queue, owner, sender, *fetched_at)?;
+            put_queue(db, queue, terms, *fetched_at)?;
             Outcome::Done
         }
         HolderOp::PutRecord {
@@ -75,17 +75,18 @@ pub(super) fn apply(db: &Connection, op: &HolderOp) -> rusqlite::Result<HolderDo
 fn put_queue(
     db: &Connection,
     queue: &QueueId,
-    owner: &PublicKey,
-    sender: &PublicKey,
+    terms: &QueueTerms,
     fetched_at: WallTime,
 ) -> rusqlite::Result<()> {
-    let sql =
-        "INSERT OR REPLACE INTO queues (queue, owner, sender, fetched_at) VALUES (?1, ?2, ?3, ?4)";
+    let sql = "INSERT OR REPLACE INTO queues (queue, owner, sender, fetched_at, kind, effort)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     db.prepare_cached(sql)?.execute(params![
         queue.as_bytes(),
-        owner.0,
-        sender.0,
-        integer(fetched_at.as_secs())
+        terms.owner.0,
+        terms.sender.0,
+        integer(fetched_at.as_secs()),
+        terms.kind.to_number(),
+        terms.effort,
     ])?;
     Ok(())
 }
@@ -203,16 +204,22 @@ fn find<'a>(queues: &'a mut [QueueSnapshot], id: &QueueId) -> Option<&'a mut Que
 
 /// By ascending id, which is the order that the table has.
 fn restore_queues(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
-    let mut select =
-        db.prepare("SELECT queue, owner, sender, fetched_at FROM queues ORDER BY queue")?;
+    let mut select = db.prepare(
+        "SELECT queue, owner, sender, fetched_at, kind, effort FROM queues ORDER BY queue",
+    )?;
     let queues = select.query_map([], |row| {
         let queue = QueueId(row.get(0)?);
-        let (owner, sender) = (PublicKey(row.get(1)?), PublicKey(row.get(2)?));
+        let kind = QueueKind::from_number(row.get(4)?);
+        let terms = QueueTerms {
+            owner: PublicKey(row.get(1)?),
+            sender: PublicKey(row.get(2)?),
+            kind: kind.ok_or(rusqlite::Error::IntegralValueOutOfRange(4, 0))?,
+            effort: row.get(5)?,
+        };
         let fetched_at = WallTime(whole(row, 3)?);
         Ok(QueueSnapshot {
             queue,
-            owner,
-            sender,
+            terms,
             fetched_at,
             records: Vec::new(),
             removed: Vec::new(),

@@ -7,12 +7,12 @@
 
 /// From nothing to format 1, from 1 to 2, and so on.
 pub(super) const STEPS: &[&str] = &[
-    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8,
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8, FORMAT_9,
 ];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 8;
+pub(super) const VERSION: u32 = 9;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -105,4 +105,11 @@ const FORMAT_7: &str = "
 /// wrote down since when.
 const FORMAT_8: &str = "
     ALTER TABLE relays ADD COLUMN there_since INTEGER NOT NULL DEFAULT 0;
+";
+
+/// For whom each queue is, and what its owner asks of those who deposit. Those of before hold as much
+/// as they did, and ask nothing.
+const FORMAT_9: &str = "
+    ALTER TABLE queues ADD COLUMN kind INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE queues ADD COLUMN effort INTEGER NOT NULL DEFAULT 0;
 ";

@@ -9,6 +9,7 @@ use umbel_proto::crypto::sign::PublicKey;
 use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, OpId, RecordEntry};
+use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::time::{Epoch, WallTime};
 use zeroize::Zeroizing;
 
@@ -82,13 +83,18 @@ impl Open {
     }
 }
 
+const TERMS: QueueTerms = QueueTerms {
+    owner: PublicKey([2; 32]),
+    sender: PublicKey([3; 32]),
+    kind: QueueKind::Public,
+    effort: 70,
+};
+
 fn put_queue(op: u64) -> HolderOp {
-    let (owner, sender) = (PublicKey([2; 32]), PublicKey([3; 32]));
     HolderOp::PutQueue {
         op: OpId(op),
         queue: QUEUE,
-        owner,
-        sender,
+        terms: TERMS,
         fetched_at: WallTime(1_800_000_000),
     }
 }
@@ -160,14 +166,7 @@ fn a_mailbox_comes_back_without_its_bodies() {
     };
     assert_eq!(queue.records, [entry(1), entry(3), entry(4)]);
     assert_eq!(queue.removed, [(id(2), SOON), (id(77), SOON)]);
-    assert_eq!(
-        (queue.owner, queue.sender, queue.fetched_at),
-        (
-            PublicKey([2; 32]),
-            PublicKey([3; 32]),
-            WallTime(1_800_000_000)
-        )
-    );
+    assert!(queue.terms == TERMS && queue.fetched_at == WallTime(1_800_000_000));
     let forget = vec![id(2)];
     let forgetting = HolderOp::RemoveRecords {
         op: OpId(6),

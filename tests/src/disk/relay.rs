@@ -245,14 +245,12 @@ impl Committed {
             }
             HolderOp::PutQueue {
                 queue,
-                owner,
-                sender,
+                terms,
                 fetched_at,
                 ..
             } => self.put_queue(QueueSnapshot {
                 queue,
-                owner,
-                sender,
+                terms,
                 fetched_at,
                 records: Vec::new(),
                 removed: Vec::new(),

@@ -11,7 +11,9 @@ use umbel_proto::ids::{NetworkId, QueueNonce, RecordId, RelayId};
 use umbel_proto::inbox::holder::{
     Holder, HolderDone, HolderLimits, HolderOp, OpId, Outcome, RequestId,
 };
-use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, MailboxRequest, Verb, queue_id};
+use umbel_proto::inbox::mailbox::{
+    MailboxContext, MailboxReply, MailboxRequest, QueueKind, Verb, queue_id,
+};
 use umbel_proto::inbox::record::record_id;
 use umbel_proto::limits::{FRAME_LEN_MAX, RECORD_LENS};
 use umbel_proto::time::{Duration, Instant, WallTime};
@@ -107,11 +109,16 @@ fn request(op: u8, script: &mut Script<'_>) -> MailboxRequest {
             RECORD_LENS.first().copied().unwrap_or_default()
         ])
     };
-    let verb = match op % 4 {
+    let verb = match op % 6 {
         0 => Verb::Create {
             nonce,
             owner: owner.public(),
             sender: sender.public(),
+            kind: if which.is_multiple_of(2) {
+                QueueKind::Public
+            } else {
+                QueueKind::Contact
+            },
         },
         1 => Verb::Deposit {
             queue,
@@ -126,6 +133,11 @@ fn request(op: u8, script: &mut Script<'_>) -> MailboxRequest {
                 bytes_max: u32::from(filling) << 9,
             }
         }
+        3 => Verb::SetEffort {
+            queue,
+            effort: u32::from(script.byte() % 2),
+        },
+        4 => Verb::Forget { queue },
         _ => Verb::Subscribe {
             queue,
             push_delay_ms: u32::from(script.byte()),
@@ -137,7 +149,7 @@ fn request(op: u8, script: &mut Script<'_>) -> MailboxRequest {
             signature: Signature([which; 64]),
         };
     }
-    let key = if op % 4 == 1 { &sender } else { &owner };
+    let key = if op % 6 == 1 { &sender } else { &owner };
     verb.signed(key, &CONTEXT)
 }
 
@@ -213,12 +225,16 @@ impl Bench {
 
     /// A request that is answered once: no subscription.
     fn ask(&mut self, op: u8, script: &mut Script<'_>) {
-        let asked = request(op % 3, script);
+        let asked = request(op % 5, script);
         self.next_request += 1;
         let id = RequestId(self.next_request);
         let record = match &asked.verb {
             Verb::Deposit { record, .. } => Some(record_id(record)),
-            Verb::Create { .. } | Verb::Fetch { .. } | Verb::Subscribe { .. } => None,
+            Verb::Create { .. }
+            | Verb::Fetch { .. }
+            | Verb::Subscribe { .. }
+            | Verb::SetEffort { .. }
+            | Verb::Forget { .. } => None,
         };
         self.asked.insert(id, record);
         let (now, wall) = (self.now, self.wall());

@@ -24,7 +24,7 @@ use umbel_proto::ids::{
     BlindedKey, CircId, MessageId, NetworkId, Peer, QueueId, QueueNonce, RecordId, RelayId,
 };
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
-use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, QueueKind, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, seal_record};
 use umbel_proto::limits::{BODY_LEN, MAILBOXES_MAX};
 use umbel_proto::link::{Hello, LINK_VERSION};
@@ -448,6 +448,7 @@ fn mailbox_requests() -> Files {
         nonce: QueueNonce([5; 32]),
         owner: owner.public(),
         sender: sender.public(),
+        kind: QueueKind::Public,
     };
     let deposit = Verb::Deposit {
         queue,

@@ -14,6 +14,7 @@ use umbel_proto::crypto::sign::PublicKey;
 use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot};
+use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::time::{Epoch, WallTime};
 use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
 use umbel_relay::store::Store;
@@ -162,10 +163,11 @@ fn restored_lines(restored: &Restored) -> Vec<String> {
 fn queue_line(queue: &QueueSnapshot) -> String {
     let mut removed = queue.removed.clone();
     removed.sort_unstable();
-    let (owner, sender) = (hex(&queue.owner.0), hex(&queue.sender.0));
+    let terms = &queue.terms;
+    let (owner, sender) = (hex(&terms.owner.0), hex(&terms.sender.0));
     format!(
-        "{:?} {owner} {sender} {:?} {:?} {removed:?}",
-        queue.queue, queue.fetched_at, queue.records
+        "{:?} {owner} {sender} {:?} {} {:?} {:?} {removed:?}",
+        queue.queue, terms.kind, terms.effort, queue.fetched_at, queue.records
     )
 }
 
@@ -284,8 +286,16 @@ impl Asked {
         HolderOp::PutQueue {
             op,
             queue,
-            owner: PublicKey([rng.random(); 32]),
-            sender: PublicKey([rng.random(); 32]),
+            terms: QueueTerms {
+                owner: PublicKey([rng.random(); 32]),
+                sender: PublicKey([rng.random(); 32]),
+                kind: if rng.random() {
+                    QueueKind::Public
+                } else {
+                    QueueKind::Contact
+                },
+                effort: rng.random(),
+            },
             fetched_at: WallTime(rng.random_range(0..1000)),
         }
     }

@@ -3,7 +3,7 @@
 
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{QueueId, QueueNonce, RelayId};
-use umbel_proto::inbox::mailbox::{MailboxReply, Verb, queue_id};
+use umbel_proto::inbox::mailbox::{MailboxReply, QueueKind, Verb, queue_id};
 use umbel_proto::path::Paths;
 use zeroize::Zeroizing;
 
@@ -64,6 +64,7 @@ impl Mailboxes {
                 nonce: mailbox.nonce,
                 owner: SigningKey::from_seed(&mailbox.owner_seed).public(),
                 sender: SigningKey::from_seed(&mailbox.sender_seed).public(),
+                kind: QueueKind::Public,
             };
             let question = Question::Mailbox {
                 verb,

@@ -514,8 +514,8 @@ impl Visit {
 
 /// From how many records, or bytes, on something has to leave a holder at once.
 fn remove_from(params: &Params) -> (usize, usize) {
-    let bytes = usize::try_from(params.queue_bytes_max).unwrap_or(usize::MAX);
-    let records = params.queue_records_max / REMOVE_SHARE;
+    let bytes = usize::try_from(params.public_bytes_max).unwrap_or(usize::MAX);
+    let records = params.public_records_max / REMOVE_SHARE;
     (
         SAVED_REMOVALS_MAX.min(records).max(1),
         REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1),
@@ -582,8 +582,8 @@ mod tests {
             (128, 2 << 20, (12, 96 << 10)),
             (4096, 128 << 20, (12, 96 << 10)),
         ] {
-            params.queue_records_max = records_max;
-            params.queue_bytes_max = bytes_max;
+            params.public_records_max = records_max;
+            params.public_bytes_max = bytes_max;
             assert_eq!(remove_from(&params), expected);
         }
     }

@@ -124,10 +124,10 @@ impl Holder {
                     Pending::Create { waiters, .. }
                     | Pending::Put { waiters, .. }
                     | Pending::Remove { waiters, .. } => waiters.contains(request),
-                    Pending::Fetch { request: asked, .. } => asked == request,
-                    Pending::Touch { .. } | Pending::Push { .. } | Pending::RemoveQueue { .. } => {
-                        false
-                    }
+                    Pending::Fetch { request: asked, .. }
+                    | Pending::SetEffort { request: asked, .. } => asked == request,
+                    Pending::RemoveQueue { request: asked, .. } => asked.as_ref() == Some(request),
+                    Pending::Touch { .. } | Pending::Push { .. } => false,
                 }),
                 Waiting::Subscription(queue) => {
                     let subscription = self

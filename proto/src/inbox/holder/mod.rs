@@ -30,7 +30,9 @@ pub use self::sweep::EXPIRED_KEPT;
 use self::sweep::Sweep;
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
-use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb, queue_id};
+use crate::inbox::mailbox::{
+    MailboxReply, MailboxRequest, QueueKind, QueueTerms, Refusal, Verb, queue_id,
+};
 use crate::limits::STORE_WAITERS_MAX;
 use crate::network::Params;
 use crate::time::{Due, Duration, Instant, WallTime};
@@ -61,10 +63,10 @@ pub struct HolderLimits {
     pub records_max: usize,
     /// Most bytes of records of the relay; bounds its disk.
     pub bytes_max: u64,
-    /// Most records of one queue; as many ids of removed records are kept besides.
-    pub queue_records_max: usize,
-    /// Most bytes of records of one queue.
-    pub queue_bytes_max: u64,
+    /// How much a contact's queue holds.
+    pub contact: QueueLimits,
+    /// How much a public queue holds.
+    pub public: QueueLimits,
     /// A record expires this long after its deposit, rounded up to the hour; see [`EXPIRED_KEPT`].
     pub record_life: Duration,
     /// A queue expires this long after its owner was last here; see [`EXPIRED_KEPT`].
@@ -79,14 +81,32 @@ pub struct HolderLimits {
     pub pending_bytes_max: usize,
 }
 
+/// How much one queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Most records; as many ids of removed records are kept besides.
+    pub records_max: usize,
+    /// Most bytes of records.
+    pub bytes_max: u64,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self {
+            records_max: 4096,
+            bytes_max: 128 << 20,
+        }
+    }
+}
+
 impl Default for HolderLimits {
     fn default() -> Self {
         Self {
             queues_max: 100_000,
             records_max: 2_000_000,
             bytes_max: 8 << 30,
-            queue_records_max: 4096,
-            queue_bytes_max: 128 << 20,
+            contact: QueueLimits::default(),
+            public: QueueLimits::default(),
             record_life: Duration::from_secs(14 * 24 * 3600),
             queue_life: Duration::from_secs(60 * 24 * 3600),
             puzzle_effort: 0,
@@ -102,11 +122,25 @@ impl HolderLimits {
     pub fn of_network(params: &Params) -> Self {
         Self {
             queues_max: params.queues_max,
-            queue_records_max: params.queue_records_max,
-            queue_bytes_max: params.queue_bytes_max,
+            contact: QueueLimits {
+                records_max: params.queue_records_max,
+                bytes_max: params.queue_bytes_max,
+            },
+            public: QueueLimits {
+                records_max: params.public_records_max,
+                bytes_max: params.public_bytes_max,
+            },
             record_life: params.record_life,
             queue_life: params.queue_life,
             ..Self::default()
+        }
+    }
+
+    /// How much a queue of this kind holds.
+    pub(super) const fn of_queue(&self, kind: QueueKind) -> QueueLimits {
+        match kind {
+            QueueKind::Public => self.public,
+            QueueKind::Contact => self.contact,
         }
     }
 }
@@ -156,6 +190,11 @@ enum Pending {
         queue: QueueId,
         fetched_before: WallTime,
     },
+    SetEffort {
+        queue: QueueId,
+        effort_before: u32,
+        request: RequestId,
+    },
     Put {
         queue: QueueId,
         seq: u64,
@@ -178,6 +217,8 @@ enum Pending {
     },
     RemoveQueue {
         queue: QueueId,
+        /// Its owner, who asked for it.
+        request: Option<RequestId>,
     },
 }
 
@@ -310,9 +351,15 @@ impl Holder {
                     nonce,
                     owner,
                     sender,
+                    kind,
                 } => {
-                    let queue = queue_id(&owner, &nonce);
-                    self.create((now, wall), request, queue, owner, sender)
+                    let terms = QueueTerms {
+                        owner,
+                        sender,
+                        kind,
+                        effort: 0,
+                    };
+                    self.create((now, wall), request, queue_id(&owner, &nonce), terms)
                 }
                 Verb::Deposit {
                     queue,
@@ -331,6 +378,8 @@ impl Holder {
                     let mean = Duration::from_millis(u64::from(push_delay_ms));
                     self.subscribe((now, wall), request, queue, mean)
                 }
+                Verb::SetEffort { queue, effort } => self.set_effort(request, queue, effort),
+                Verb::Forget { queue } => self.forget(request, queue),
             },
         };
         if let Err(refusal) = granted {
@@ -396,7 +445,18 @@ impl Holder {
             Pending::Remove { removal, waiters } => {
                 self.on_removed(done.op, removal, waiters, refusal);
             }
-            Pending::RemoveQueue { queue } => self.on_queue_removed(queue, refusal.is_none()),
+            Pending::SetEffort {
+                queue,
+                effort_before,
+                request,
+            } => self.on_effort_set(request, queue, effort_before, refusal),
+            Pending::RemoveQueue { queue, request } => {
+                self.on_queue_removed(queue, refusal.is_none());
+                if let Some(request) = request {
+                    let reply = refusal.map_or(MailboxReply::Done, MailboxReply::Refused);
+                    self.answer(request, reply);
+                }
+            }
         }
     }
 
@@ -444,12 +504,12 @@ impl Holder {
         if self.removing.get(&removal.queue) == Some(&op) {
             self.removing.remove(&removal.queue);
         }
-        let room = self.limits.queue_records_max;
         if let Some(queue) = self
             .queues
             .get_mut(&removal.queue)
             .filter(|_| refusal.is_some())
         {
+            let room = self.limits.of_queue(queue.terms.kind).records_max;
             let room = room.saturating_sub(queue.unremoved.len());
             queue
                 .unremoved

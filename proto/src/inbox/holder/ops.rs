@@ -2,8 +2,8 @@
 
 use serde_bytes::ByteBuf;
 
-use crate::crypto::sign::PublicKey;
 use crate::ids::{QueueId, RecordId};
+use crate::inbox::mailbox::QueueTerms;
 use crate::time::WallTime;
 
 /// Names one op; never reused by a process.
@@ -26,10 +26,8 @@ pub enum HolderOp {
         op: OpId,
         /// The queue.
         queue: QueueId,
-        /// Who may fetch and remove.
-        owner: PublicKey,
-        /// Who may deposit.
-        sender: PublicKey,
+        /// Its keys, and its owner's choices.
+        terms: QueueTerms,
         /// When its owner was last here.
         fetched_at: WallTime,
     },
@@ -124,10 +122,8 @@ pub enum Outcome {
 pub struct QueueSnapshot {
     /// The queue.
     pub queue: QueueId,
-    /// Who may fetch and remove.
-    pub owner: PublicKey,
-    /// Who may deposit.
-    pub sender: PublicKey,
+    /// Its keys, and its owner's choices.
+    pub terms: QueueTerms,
     /// When its owner was last here.
     pub fetched_at: WallTime,
     /// Its records, by ascending place.

@@ -149,6 +149,15 @@ impl Holder {
         }
     }
 
+    /// The queue goes: whoever subscribes to it hears so.
+    pub(super) fn cut_subscription(&mut self, id: QueueId) {
+        let queue = self.queues.get_mut(&id);
+        if let Some(its) = queue.and_then(|queue| queue.subscription.take()) {
+            self.pushes.cancel(&id);
+            self.answer(its.request, MailboxReply::Refused(Refusal::NoQueue));
+        }
+    }
+
     /// A record is on its way to the disk: an owner that asked for no delay gets it now.
     pub(super) fn push_at_once(&mut self, id: QueueId, seq: u64, body: &ByteBuf) {
         let subscription = self

@@ -6,15 +6,13 @@ use std::collections::BTreeSet;
 use super::ops::{OpId, QueueSnapshot, RecordEntry};
 use super::push::Subscription;
 use super::sorted::SortedMap;
-use crate::crypto::sign::PublicKey;
 use crate::ids::{QueueId, RecordId};
-use crate::inbox::mailbox::fetched_len_of;
+use crate::inbox::mailbox::{QueueTerms, fetched_len_of};
 use crate::time::WallTime;
 
 /// One queue as the holder knows it.
 pub(super) struct Queue {
-    pub(super) owner: PublicKey,
-    pub(super) sender: PublicKey,
+    pub(super) terms: QueueTerms,
     /// When its owner was last here, to the day or so.
     pub(super) fetched_at: WallTime,
     pub(super) state: QueueState,
@@ -88,15 +86,9 @@ pub(super) struct Batch {
 }
 
 impl Queue {
-    pub(super) const fn new(
-        owner: PublicKey,
-        sender: PublicKey,
-        fetched_at: WallTime,
-        state: QueueState,
-    ) -> Self {
+    pub(super) const fn new(terms: QueueTerms, fetched_at: WallTime, state: QueueState) -> Self {
         Self {
-            owner,
-            sender,
+            terms,
             fetched_at,
             state,
             records: SortedMap::new(),
@@ -110,12 +102,7 @@ impl Queue {
 
     /// The queue as the store had it. A record that stands there twice is kept once.
     pub(super) fn restore(snapshot: &QueueSnapshot) -> Self {
-        let mut queue = Self::new(
-            snapshot.owner,
-            snapshot.sender,
-            snapshot.fetched_at,
-            QueueState::Live,
-        );
+        let mut queue = Self::new(snapshot.terms, snapshot.fetched_at, QueueState::Live);
         for entry in &snapshot.records {
             if queue.places.contains_key(&entry.record) {
                 queue.unremoved.insert(entry.seq, entry.record);
@@ -135,8 +122,7 @@ impl Queue {
             .filter(|(_, record)| record.is_durable());
         QueueSnapshot {
             queue,
-            owner: self.owner,
-            sender: self.sender,
+            terms: self.terms,
             fetched_at: self.fetched_at,
             records: durable.map(|(&seq, record)| record.entry(seq)).collect(),
             removed: self

@@ -1,4 +1,4 @@
-//! The four verbs: what each requires of queue, key and quota, and what it begins (docs/protocol.md
+//! The verbs: what each requires of queue, key and quota, and what it begins (docs/protocol.md
 //! §10.2).
 
 use rand::CryptoRng;
@@ -8,14 +8,13 @@ use super::ops::{HolderOp, RecordEntry};
 use super::queue::{Known, Queue, QueueState};
 use super::{Holder, Pending, Removal, RequestId, Waiting};
 use crate::crypto::puzzle;
-use crate::crypto::sign::PublicKey;
 use crate::handshake::Binding;
 use crate::ids::{QueueId, RecordId};
 use crate::inbox::mailbox::{
-    MailboxContext, MailboxReply, MailboxRequest, Refusal, Verb, fetched_room,
+    MailboxContext, MailboxReply, MailboxRequest, QueueTerms, Refusal, Verb, fetched_room,
 };
 use crate::inbox::record::record_id;
-use crate::limits::{RECORD_LENS, REMOVE_MAX};
+use crate::limits::{PUZZLE_EFFORT_MAX, RECORD_LENS, REMOVE_MAX};
 use crate::time::{Duration, Epoch, Instant, WallTime};
 
 /// An owner's visit is written down at most this often: a queue's life is counted in weeks.
@@ -30,8 +29,14 @@ impl Holder {
         let key = match (&asked.verb, queue) {
             (Verb::Create { owner, .. }, _) => owner,
             (_, None) => return Err(Refusal::NoQueue),
-            (Verb::Deposit { .. }, Some(queue)) => &queue.sender,
-            (Verb::Fetch { .. } | Verb::Subscribe { .. }, Some(queue)) => &queue.owner,
+            (Verb::Deposit { .. }, Some(queue)) => &queue.terms.sender,
+            (
+                Verb::Fetch { .. }
+                | Verb::Subscribe { .. }
+                | Verb::SetEffort { .. }
+                | Verb::Forget { .. },
+                Some(queue),
+            ) => &queue.terms.owner,
         };
         let context = MailboxContext {
             network: &self.network,
@@ -56,11 +61,10 @@ impl Holder {
         (now, wall): (Instant, WallTime),
         request: RequestId,
         id: QueueId,
-        owner: PublicKey,
-        sender: PublicKey,
+        terms: QueueTerms,
     ) -> Result<(), Refusal> {
         if let Some(queue) = self.queues.get(&id) {
-            if (queue.owner, queue.sender) != (owner, sender) {
+            if (queue.terms.sender, queue.terms.kind) != (terms.sender, terms.kind) {
                 return Err(Refusal::Taken);
             }
             if let QueueState::Creating(op) = queue.state {
@@ -84,14 +88,13 @@ impl Holder {
             },
             0,
         );
-        let queue = Queue::new(owner, sender, fetched_at, QueueState::Creating(op));
+        let queue = Queue::new(terms, fetched_at, QueueState::Creating(op));
         self.queues.insert(id, Box::new(queue));
         self.waiting.insert(request, Waiting::Op(op));
         self.outgoing.push_back(HolderOp::PutQueue {
             op,
             queue: id,
-            owner,
-            sender,
+            terms,
             fetched_at,
         });
         Ok(())
@@ -196,8 +199,8 @@ impl Holder {
 
     fn is_queue_full(&self, id: QueueId, len: u64) -> bool {
         self.queues.get(&id).is_none_or(|queue| {
-            queue.record_count() >= self.limits.queue_records_max
-                || queue.bytes() + len > self.limits.queue_bytes_max
+            let limits = self.limits.of_queue(queue.terms.kind);
+            queue.record_count() >= limits.records_max || queue.bytes() + len > limits.bytes_max
         })
     }
 
@@ -209,7 +212,8 @@ impl Holder {
         record: &RecordId,
         solution: u64,
     ) -> Result<(), Refusal> {
-        let effort = self.limits.puzzle_effort;
+        let asked = self.queues.get(queue).map_or(0, |it| it.terms.effort);
+        let effort = asked.min(PUZZLE_EFFORT_MAX).max(self.limits.puzzle_effort);
         if effort == 0 {
             return Ok(());
         }
@@ -315,7 +319,8 @@ impl Holder {
         let others = self.totals.removed - queue.removed_count();
         let room = self
             .limits
-            .queue_records_max
+            .of_queue(queue.terms.kind)
+            .records_max
             .min(self.limits.records_max.saturating_sub(others));
         let kept_before = queue.removed_count();
         let forget = queue.remember(&entries, room);
@@ -376,7 +381,7 @@ impl Holder {
         };
         let fetched_before = queue.fetched_at;
         queue.fetched_at = wall.to_hour();
-        let (owner, sender, fetched_at) = (queue.owner, queue.sender, queue.fetched_at);
+        let (terms, fetched_at) = (queue.terms, queue.fetched_at);
         let op = self.begin_op(
             Pending::Touch {
                 queue: id,
@@ -387,10 +392,71 @@ impl Holder {
         self.outgoing.push_back(HolderOp::PutQueue {
             op,
             queue: id,
-            owner,
-            sender,
+            terms,
             fetched_at,
         });
+    }
+
+    /// Deposits cost this from now on; the owner is answered once that is durable (§10.2(8)).
+    pub(super) fn set_effort(
+        &mut self,
+        request: RequestId,
+        id: QueueId,
+        effort: u32,
+    ) -> Result<(), Refusal> {
+        let is_its =
+            |pending: &Pending| matches!(pending, Pending::SetEffort { queue, .. } if *queue == id);
+        let is_busy = self.ops.values().any(|(pending, _)| is_its(pending));
+        if is_busy || !self.has_room(1, 0) {
+            return Err(Refusal::Busy);
+        }
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return Err(Refusal::NoQueue);
+        };
+        let effort_before = core::mem::replace(&mut queue.terms.effort, effort);
+        let (terms, fetched_at) = (queue.terms, queue.fetched_at);
+        let op = self.begin_op(
+            Pending::SetEffort {
+                queue: id,
+                effort_before,
+                request,
+            },
+            0,
+        );
+        self.waiting.insert(request, Waiting::Op(op));
+        self.outgoing.push_back(HolderOp::PutQueue {
+            op,
+            queue: id,
+            terms,
+            fetched_at,
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_effort_set(
+        &mut self,
+        request: RequestId,
+        id: QueueId,
+        effort_before: u32,
+        refusal: Option<Refusal>,
+    ) {
+        if let Some(queue) = self.queues.get_mut(&id).filter(|_| refusal.is_some()) {
+            queue.terms.effort = effort_before;
+        }
+        let reply = refusal.map_or(MailboxReply::Done, MailboxReply::Refused);
+        self.answer(request, reply);
+    }
+
+    /// The queue is gone for all at once; its owner is answered once the disk has forgotten it
+    /// (§10.2(9)).
+    pub(super) fn forget(&mut self, request: RequestId, id: QueueId) -> Result<(), Refusal> {
+        if !self.has_room(1, 0) {
+            return Err(Refusal::Busy);
+        }
+        self.cut_subscription(id);
+        let op = self.remove_queue(id, Some(request));
+        self.waiting.extend(op.map(|op| (request, Waiting::Op(op))));
+        Ok(())
     }
 
     pub(super) fn on_created(

@@ -7,9 +7,9 @@
 
 use std::ops::Bound;
 
-use super::ops::HolderOp;
+use super::ops::{HolderOp, OpId};
 use super::queue::QueueState;
-use super::{Holder, Pending, Removal};
+use super::{Holder, Pending, Removal, RequestId};
 use crate::ids::QueueId;
 use crate::limits::CLOCK_CONFIRM_AFTER;
 use crate::time::{Duration, Instant, WallTime};
@@ -127,8 +127,8 @@ impl Holder {
             QueueState::Live if idle_at <= wall && queue.subscription.is_some() => {
                 self.touch(id, wall);
             }
-            QueueState::Live if is_idle => self.remove_queue(id),
-            QueueState::Removing { is_asked: false } => self.remove_queue(id),
+            QueueState::Live if is_idle => drop(self.remove_queue(id, None)),
+            QueueState::Removing { is_asked: false } => drop(self.remove_queue(id, None)),
             QueueState::Live => self.expire_records(id, deletes_by),
         }
     }
@@ -161,18 +161,17 @@ impl Holder {
     }
 
     /// The queue is gone for its users at once, and from memory when the store has forgotten it.
-    fn remove_queue(&mut self, id: QueueId) {
-        let Some(queue) = self.queues.get_mut(&id) else {
-            return;
-        };
+    pub(super) fn remove_queue(&mut self, id: QueueId, request: Option<RequestId>) -> Option<OpId> {
+        let queue = self.queues.get_mut(&id)?;
         queue.state = QueueState::Removing { is_asked: true };
         let seqs = queue.all_seqs();
-        let op = self.begin_op(Pending::RemoveQueue { queue: id }, 0);
+        let op = self.begin_op(Pending::RemoveQueue { queue: id, request }, 0);
         self.outgoing.push_back(HolderOp::RemoveQueue {
             op,
             queue: id,
             seqs,
         });
+        Some(op)
     }
 
     /// The store has forgotten the queue, or failed to: the next sweep tries again.

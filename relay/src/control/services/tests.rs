@@ -16,7 +16,7 @@ use umbel_proto::ids::{BlindedKey, NetworkId, QueueNonce, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::holder::{HolderDone, Outcome};
-use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, QueueKind, Verb};
 use umbel_proto::limits::{
     PUSH_INTERVAL, PUSHED_AT_ONCE, STRANGER_PUSH_INTERVAL, STRANGER_PUSHED_AT_ONCE,
 };
@@ -88,6 +88,7 @@ impl Served {
             nonce: QueueNonce([queue; QueueNonce::LEN]),
             owner: owner.public(),
             sender: owner.public(),
+            kind: QueueKind::Contact,
         };
         let context = MailboxContext {
             network: &self.bench.shared.config.network.id,

@@ -168,7 +168,7 @@ fn smaller_limits_keep_what_is_there() {
     for number in 1..=3 {
         world.done(SENDER, deposit(1, record(number, 0)));
     }
-    world.limits.queue_records_max = 1;
+    world.limits.contact = records(1);
     world.crash();
     assert_eq!(world.holder.counts().records, 3);
     assert_eq!(
@@ -231,7 +231,7 @@ fn a_clock_that_is_wrong_deletes_nothing() {
 #[test] // §10.1
 fn where_there_is_no_room_what_has_expired_goes_at_once() {
     let limits = HolderLimits {
-        queue_records_max: 2,
+        contact: records(2),
         ..days(2)
     };
     let mut world = World::with_queue(limits);
@@ -344,7 +344,7 @@ fn the_time_of_a_visit_that_could_not_be_stored_is_not_believed() {
 #[test] // §10.1: found by `model`
 fn a_full_queue_keeps_what_came_since_the_calendar_was_set_back() {
     let limits = HolderLimits {
-        queue_records_max: 1,
+        contact: records(1),
         ..days(2)
     };
     let mut world = World::with_queue(limits);

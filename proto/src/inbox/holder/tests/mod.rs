@@ -3,6 +3,7 @@
 mod life;
 mod model;
 mod subscription;
+mod terms;
 mod verbs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,7 +13,7 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 
 use super::*;
-use crate::crypto::sign::{PublicKey, SigningKey};
+use crate::crypto::sign::SigningKey;
 use crate::ids::QueueNonce;
 use crate::inbox::mailbox::{MailboxContext, Verb};
 use crate::inbox::record::record_id;
@@ -53,6 +54,7 @@ fn create(number: u8) -> Verb {
         nonce: nonce(number),
         owner: key(OWNER).public(),
         sender: key(SENDER).public(),
+        kind: QueueKind::Contact,
     }
 }
 
@@ -79,6 +81,14 @@ fn subscribe(number: u8, push_delay_ms: u32) -> Verb {
     }
 }
 
+/// Queues that hold so many records.
+fn records(records_max: usize) -> QueueLimits {
+    QueueLimits {
+        records_max,
+        ..QueueLimits::default()
+    }
+}
+
 fn refused(refusal: Refusal) -> Vec<MailboxReply> {
     vec![MailboxReply::Refused(refusal)]
 }
@@ -86,7 +96,7 @@ fn refused(refusal: Refusal) -> Vec<MailboxReply> {
 /// The contents of the store: a holder is restored from them.
 #[derive(Default, Clone)]
 struct Disk {
-    queues: BTreeMap<QueueId, (PublicKey, PublicKey, WallTime)>,
+    queues: BTreeMap<QueueId, (QueueTerms, WallTime)>,
     records: BTreeMap<u64, (QueueId, RecordEntry, ByteBuf)>,
     removed: BTreeMap<(QueueId, RecordId), WallTime>,
 }
@@ -96,12 +106,11 @@ impl Disk {
         match op {
             HolderOp::PutQueue {
                 queue,
-                owner,
-                sender,
+                terms,
                 fetched_at,
                 ..
             } => {
-                self.queues.insert(*queue, (*owner, *sender, *fetched_at));
+                self.queues.insert(*queue, (*terms, *fetched_at));
             }
             HolderOp::PutRecord {
                 queue,
@@ -160,7 +169,7 @@ impl Disk {
 
     fn snapshot(&self) -> Vec<QueueSnapshot> {
         let of = |&queue: &QueueId| {
-            let (owner, sender, fetched_at) = self.queues[&queue];
+            let (terms, fetched_at) = self.queues[&queue];
             let records = self
                 .records
                 .values()
@@ -174,8 +183,7 @@ impl Disk {
                 .map(|(&(_, id), &at)| (id, at));
             QueueSnapshot {
                 queue,
-                owner,
-                sender,
+                terms,
                 fetched_at,
                 records,
                 removed: removed.collect(),

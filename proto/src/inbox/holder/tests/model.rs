@@ -85,7 +85,7 @@ impl Promises {
                     }
                     MailboxReply::Fetched { records, .. } => self.on_fetched(request, &records),
                     MailboxReply::Refused(_) => drop(self.pushed.remove(&request)),
-                    MailboxReply::Created => {}
+                    MailboxReply::Created | MailboxReply::Done => {}
                 }
             }
         }
@@ -268,7 +268,7 @@ proptest! {
     #[test] // §10.1
     fn nothing_acknowledged_is_lost(steps in prop::collection::vec(step(), 1..80)) {
         let limits = HolderLimits {
-            queue_records_max: 6,
+            contact: records(6),
             records_max: 12,
             record_life: Duration::from_secs(2 * DAY),
             queue_life: Duration::from_secs(4 * DAY),

@@ -21,6 +21,7 @@ fn a_queue_is_created_once_and_belongs_to_its_keys() {
         nonce: nonce(1),
         owner: key(OWNER).public(),
         sender: key(21).public(),
+        kind: QueueKind::Contact,
     };
     assert_eq!(world.done(OWNER, other), refused(Refusal::Taken));
     assert_eq!(world.done(SENDER, create(2)), refused(Refusal::Signature));
@@ -34,6 +35,7 @@ fn nobody_else_can_make_a_queue() {
         nonce: nonce(1),
         owner: key(11).public(),
         sender: key(SENDER).public(),
+        kind: QueueKind::Contact,
     };
     assert_ne!(anothers.queue(), queue(1));
     assert_eq!(world.done(11, anothers), [MailboxReply::Created]);
@@ -140,11 +142,14 @@ fn quotas_refuse_and_removal_makes_room() {
     let one = RECORD_LENS[0] as u64;
     let cases = [
         HolderLimits {
-            queue_records_max: 2,
+            contact: records(2),
             ..HolderLimits::default()
         },
         HolderLimits {
-            queue_bytes_max: 2 * one,
+            contact: QueueLimits {
+                bytes_max: 2 * one,
+                ..QueueLimits::default()
+            },
             ..HolderLimits::default()
         },
         HolderLimits {
@@ -183,7 +188,7 @@ fn quotas_refuse_and_removal_makes_room() {
 #[test] // §10.1(4): other queues keep what they remember
 fn ids_of_removed_records_are_bounded() {
     let mut world = World::with_queue(HolderLimits {
-        queue_records_max: 2,
+        contact: records(2),
         ..HolderLimits::default()
     });
     for number in 1..=3 {
