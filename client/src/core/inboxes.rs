@@ -7,6 +7,7 @@
 //! there.
 
 mod inbox;
+mod publish;
 mod rival;
 mod sight;
 mod stored;
@@ -24,11 +25,11 @@ use umbel_proto::time::{Due, Duration, Epoch, Instant, WallTime};
 use super::io::{InboxEntry, Notice, StoreTicket};
 use super::lookup::Lookups;
 use super::mailbox::{CaughtUp, Outcome, OwnMailbox};
-use super::publish::{Turn, rest_mean};
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
 use inbox::Inbox;
+use publish::{Turn, rest_mean};
 use stored::InboxState;
 
 /// Most own inboxes; more are not made.

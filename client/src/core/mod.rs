@@ -1,7 +1,7 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
 //! From below: `links` · `pool` of `circuit`s, over `proto::path` · `requests`; on top of them the
-//! machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
+//! machines: `sync` keeps the view, `inboxes` owns, `lookup` and `outbox`
 //! (`delivery`) send, `mailbox` visits what is owned, `receive` takes what comes. Each acts with a
 //! `Context`, borrowed from what they share.
 //! Cells, time, randomness and completions come in; cells, links to make, things to store and
@@ -20,7 +20,6 @@ mod lookup;
 mod mailbox;
 mod outbox;
 mod pool;
-mod publish;
 mod receive;
 mod requests;
 mod saving;

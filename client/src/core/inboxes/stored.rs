@@ -6,7 +6,7 @@ use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::super::mailbox::OwnMailbox;
-use super::super::publish::PublicationState;
+use super::publish::PublicationState;
 use super::sight::SightState;
 
 /// Format of the stored state. The store brings older ones to it.

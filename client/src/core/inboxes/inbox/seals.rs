@@ -13,7 +13,7 @@ use umbel_proto::limits::{SEAL_KEY_KEPT_AFTER, SEAL_KEYS_MAX};
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use zeroize::Zeroizing;
 
-use super::super::super::publish::epochs_at;
+use super::super::publish::epochs_at;
 use super::super::stored::SealState;
 
 /// Domain of the seeds that one draw gives.

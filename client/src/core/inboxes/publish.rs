@@ -6,33 +6,32 @@
 //! mailboxes than before goes out at once where it is read; all else waits for its time, and then
 //! for its turn among all that this client publishes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod publication;
 
-use rand::{CryptoRng, RngExt};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use umbel_proto::chance::{Backoff, between, exponential};
-use umbel_proto::directory::ring::{self, Positions};
+use umbel_proto::chance::exponential;
+use umbel_proto::directory::ring;
 use umbel_proto::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
-use umbel_proto::limits::{
-    PUBLISH_CHANGE_SHARE, PUBLISH_LEAD, PUBLISH_MOVED_SHARE, PUBLISH_PACE_SHARE, PUBLISH_PATIENCE,
-    PUBLISH_READ_AHEAD, PUBLISH_REST_SHARE, PUBLISH_WITHIN, PUBLISHED_MIN, REVISION_FIRST_BITS,
-    REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
-};
+use umbel_proto::limits::{PUBLISH_CHANGE_SHARE, PUBLISH_PATIENCE, PUBLISH_REST_SHARE};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
-use super::circuit::Isolation;
-use super::context::Context;
-use super::inboxes::InboxId;
-use super::requests::{Answer, Asker, Question, Requests};
+use super::super::circuit::Isolation;
+use super::super::context::Context;
+use super::super::requests::{Answer, Asker, Question, Requests};
+use super::InboxId;
+use publication::{Pace, Publication, is_read, latest_for};
 
 /// Epochs whose revisions are remembered, past ones among them: a clock that is set back must not
 /// begin them anew.
 const EPOCHS_MAX: usize = 6;
+
 /// The descriptors of one inbox.
 #[derive(Default)]
 pub(super) struct Publications {
@@ -40,43 +39,6 @@ pub(super) struct Publications {
     /// What the positions were worked out from: the state of the book, the epoch, and the hour, in
     /// which relays grow old enough to vouch.
     worked_out_from: Option<(u64, Epoch, u64)>,
-}
-
-/// The descriptor of one epoch: the positions that it belongs on, and those that have it.
-struct Publication {
-    /// 0 until it is first published.
-    revision: u64,
-    /// The descriptor has changed since it was published to most positions, or it never was.
-    is_outdated: bool,
-    /// When it is published next, of its own accord; while `begun`, since when it waits for a turn if
-    /// it is cut short.
-    next_at: WallTime,
-    /// The positions that have this revision, or had it when they were positions.
-    posted: BTreeSet<RelayId>,
-    postings: BTreeMap<RelayId, Posting>,
-    /// Its revision is being published, and most positions lack it.
-    begun: Option<Pace>,
-    sealed: Option<Vec<u8>>,
-}
-
-/// One position.
-#[derive(Default)]
-struct Posting {
-    /// When it was asked, until it answers.
-    asked_at: Option<Instant>,
-    backoff: Backoff,
-}
-
-/// How soon each position gets a descriptor, once it is to be published.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// Its user waits.
-    AtOnce,
-    /// Senders find mailboxes that are gone, or the client may end soon.
-    Hasty,
-    Usual,
-    /// An earlier run began, and was cut short: none gets it before its turn comes.
-    InTurn,
 }
 
 /// What is stored of an epoch's descriptor.
@@ -436,206 +398,6 @@ impl Publications {
     }
 }
 
-impl Publication {
-    /// One that was never published: the current epoch's is due, since senders look for it; the
-    /// next one's has time.
-    fn first(cx: &mut Context<'_>, epoch: Epoch, is_outdated: bool) -> Self {
-        let next_at = if epoch == cx.wall.epoch() {
-            cx.wall
-        } else {
-            let next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
-            next_at.min(latest_for(epoch).max(cx.wall))
-        };
-        Self {
-            revision: 0,
-            is_outdated,
-            next_at,
-            posted: BTreeSet::new(),
-            postings: BTreeMap::new(),
-            begun: None,
-            sealed: None,
-        }
-    }
-
-    fn restore(state: &PublicationState) -> Self {
-        Self {
-            revision: state.revision,
-            is_outdated: state.is_outdated,
-            next_at: state.next_at,
-            posted: state.posted.iter().copied().collect(),
-            postings: BTreeMap::new(),
-            begun: state.is_begun.then_some(Pace::InTurn),
-            sealed: None,
-        }
-    }
-
-    /// A relay that becomes a position has time: the others have the descriptor, and all inboxes of
-    /// this client see the view change at one moment.
-    fn move_to(&mut self, cx: &mut Context<'_>, positions: &Positions, is_new: bool) {
-        let mut old = core::mem::take(&mut self.postings);
-        for relay in positions.iter() {
-            let posting = old.remove(&relay).unwrap_or_else(|| {
-                let params = &cx.network.params;
-                let wait = match self.begun.or(is_new.then_some(Pace::Hasty)) {
-                    Some(pace) => pace.draw(params, cx.rng),
-                    None => exponential(params.inbox_republish / PUBLISH_MOVED_SHARE, cx.rng),
-                };
-                Posting::due_at(cx.now + wait)
-            });
-            self.postings.insert(relay, posting);
-        }
-        if self.posted.len() > 2 * RING_POSITIONS {
-            self.posted.retain(|it| self.postings.contains_key(it));
-        }
-    }
-
-    /// Takes the next revision, which is to be stored before it is posted; or goes on with one that
-    /// an earlier run took. Should this run be cut short, it comes before all else, but only once.
-    fn begin(&mut self, cx: &mut Context<'_>, pace: Pace) {
-        if self.begun.is_none() {
-            self.revision = revision_after(self.revision, cx.rng);
-            self.posted.clear();
-            self.sealed = None;
-            self.next_at = WallTime(0);
-        } else {
-            self.next_at = cx.wall;
-        }
-        self.begun = Some(pace);
-        for posting in self.postings.values_mut() {
-            let due_at = cx.now + pace.draw(&cx.network.params, cx.rng);
-            posting.backoff = Backoff::resumed(0, due_at);
-        }
-    }
-
-    /// Whether this run publishes it.
-    fn is_under_way(&self) -> bool {
-        self.begun.is_some_and(|pace| pace != Pace::InTurn)
-    }
-
-    /// Once most positions have it, or all were asked, its next time is drawn, and is to be stored:
-    /// relays that take nothing, or answer nothing, must not keep it begun. Each start of its owner
-    /// would go on with it, and be seen. The others are still tried. Whether it has come to that.
-    fn settle_if_done(&mut self, cx: &mut Context<'_>) -> bool {
-        let (now, begun) = (cx.now, self.begun.is_some());
-        let is_done = self.is_complete() || self.were_all_asked(|at| at + PUBLISH_PATIENCE <= now);
-        if begun && is_done {
-            self.settle(cx);
-        }
-        begun && is_done
-    }
-
-    fn settle(&mut self, cx: &mut Context<'_>) {
-        self.begun = None;
-        self.is_outdated = false;
-        self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
-    }
-
-    /// Whether it is out and on its way to no position: each has it or has failed to take it, or most
-    /// have it and the others are not asked now.
-    fn is_offered(&self) -> bool {
-        let mut postings = self.postings.iter();
-        match self.begun {
-            None if self.is_outdated => false,
-            None => postings.all(|it| it.1.asked_at.is_none() || self.has_answered(it)),
-            Some(_) => postings.all(|it| self.has_answered(it)),
-        }
-    }
-
-    /// Whether this position has its revision, or has failed to take it in this run.
-    fn has_answered(&self, (relay, posting): (&RelayId, &Posting)) -> bool {
-        posting.backoff.failures() > 0 || self.posted.contains(relay)
-    }
-
-    /// Whether each position has answered in this run, or was asked at a time that is early enough;
-    /// and some have it.
-    fn were_all_asked(&self, is_early: impl Fn(Instant) -> bool) -> bool {
-        let mut postings = self.postings.iter();
-        self.progress().0 >= PUBLISHED_MIN
-            && postings.all(|it| self.has_answered(it) || it.1.asked_at.is_some_and(&is_early))
-    }
-
-    fn progress(&self) -> (usize, usize) {
-        let stored = self.postings.keys().filter(|it| self.posted.contains(it));
-        (stored.count(), self.postings.len())
-    }
-
-    fn is_complete(&self) -> bool {
-        let (stored, all) = self.progress();
-        stored * 2 > all
-    }
-
-    /// Whether it waits for its turn: it was left half published, its time has come, or that was set
-    /// by a wrong clock.
-    fn is_due(&self, wall: WallTime, params: &Params) -> bool {
-        let longest = params.inbox_republish.saturating_mul(WAIT_CUT);
-        let is_time = self.next_at <= wall || self.next_at > wall + longest;
-        let waits = match self.begun {
-            None => is_time,
-            Some(pace) => pace == Pace::InTurn,
-        };
-        waits && !self.postings.is_empty()
-    }
-
-    /// Whether its revision has the form of what there is to say: it never gets two.
-    fn may_post(&self) -> bool {
-        let is_out = self.begun.is_none() && !self.is_outdated;
-        self.revision != 0 && (is_out || self.is_under_way())
-    }
-
-    /// The positions that are to get it now.
-    fn missing(&self, now: Instant) -> Vec<RelayId> {
-        let is_due = |(relay, posting): &(&RelayId, &Posting)| {
-            posting.asked_at.is_none()
-                && posting.backoff.is_due(now)
-                && !self.posted.contains(*relay)
-        };
-        let missing = self.postings.iter().filter(is_due);
-        let missing = missing.map(|(&relay, _)| relay);
-        missing.filter(|_| self.may_post()).collect()
-    }
-
-    fn sealed(
-        &mut self,
-        cx: &Context<'_>,
-        identity: &InboxIdentity,
-        contents: &InboxDescriptor,
-        epoch: Epoch,
-    ) -> Vec<u8> {
-        let revision = self.revision;
-        let seal = || {
-            let contents = contents.clone();
-            let descriptor = InboxDescriptor {
-                revision,
-                ..contents
-            };
-            descriptor.seal(identity, &cx.network.id, epoch)
-        };
-        self.sealed.get_or_insert_with(seal).clone()
-    }
-}
-
-impl Posting {
-    const fn due_at(at: Instant) -> Self {
-        Self {
-            asked_at: None,
-            backoff: Backoff::resumed(0, at),
-        }
-    }
-}
-
-impl Pace {
-    /// How long one position waits.
-    fn draw(self, params: &Params, rng: &mut dyn CryptoRng) -> Duration {
-        match self {
-            Self::AtOnce => Duration::ZERO,
-            Self::Hasty => between(Duration::ZERO, PUBLISH_WITHIN, rng),
-            Self::Usual | Self::InTurn => {
-                exponential(params.inbox_republish / PUBLISH_PACE_SHARE, rng)
-            }
-        }
-    }
-}
-
 /// How long this client rests, on average, between two descriptors that it publishes of its own
 /// accord, so that no two inboxes or epochs go together. They take a quarter of the time or less.
 pub(super) fn rest_mean(params: &Params, inboxes: usize) -> Duration {
@@ -649,30 +411,10 @@ pub(super) fn epochs_at(wall: WallTime) -> [Epoch; 2] {
     [current, current.next()]
 }
 
-/// When an epoch's first descriptor, or one that says something new, is published at the latest.
-fn latest_for(epoch: Epoch) -> WallTime {
-    epoch.starts_at().before(PUBLISH_LEAD)
-}
-
-/// Whether senders look for this epoch's descriptor, or soon will, by clocks that are ahead.
-fn is_read(epoch: Epoch, wall: WallTime) -> bool {
-    epoch.starts_at().since(wall) < PUBLISH_READ_AHEAD
-}
-
-/// A number that tells nothing: it begins anywhere, and the steps are of any size, so that a
-/// difference does not tell how many there were.
-fn revision_after(revision: u64, rng: &mut dyn CryptoRng) -> u64 {
-    let random: u64 = rng.random();
-    if revision == 0 {
-        return (random >> (64 - REVISION_FIRST_BITS)).max(1);
-    }
-    let bits = rng.random_range(0..=REVISION_STEP_BITS_MAX);
-    let step = random.checked_shr(64 - bits).unwrap_or(0);
-    revision.saturating_add(1).saturating_add(step)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test] // §9.3(6)
