@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::Notice;
+use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::time::Duration;
@@ -110,4 +110,45 @@ fn a_seed_replays_bit_for_bit() {
     assert_eq!(first, run(5));
     assert_eq!(first.2, 1);
     assert_ne!(first.0, run(6).0);
+}
+
+/// How many entries of its tables an owner's client looks at for each cell, while messages come for
+/// one of so many inboxes.
+fn looks_for_each_cell(inboxes: usize) -> f64 {
+    let mut world = World::new(6).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    for number in 1..inboxes {
+        let name = format!("box {number}");
+        world.create_inbox(BOB, &name);
+        let listen = Command::Listen {
+            name,
+            is_interactive: true,
+        };
+        world.command(BOB, listen);
+    }
+    world.run_for(Duration::from_secs(300));
+    let spent = |world: &World| {
+        let core = world.client(BOB).core();
+        core.map_or((0, 0), |core| {
+            (core.look_count(), core.status().received_cells)
+        })
+    };
+    let (looks, cells) = spent(&world);
+    let came = world.message_count(BOB);
+    for number in 0..40 {
+        world.send(ALICE, &address, body(number, 20_000));
+    }
+    let all = |world: &World| world.message_count(BOB) == came + 40;
+    world.expect_within(Duration::from_secs(120), all);
+    let after = spent(&world);
+    let (looks, cells) = (after.0 - looks, after.1 - cells);
+    assert!(cells > 1000, "{cells}");
+    looks as f64 / cells as f64
+}
+
+#[test] // §10.2
+fn what_a_cell_costs_an_owner_does_not_grow_with_its_mailboxes() {
+    let (few, many) = (looks_for_each_cell(1), looks_for_each_cell(20));
+    assert!(many < few * 1.5, "{few} {many}");
 }
