@@ -17,7 +17,7 @@ use umbel_proto::path::Known;
 use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
 
 use super::HEARTBEAT;
-use super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::io::{Notice, StoreOp, StoreTicket, Stored, Warning};
 use super::known::{CLOCK_STORE_EVERY, Unvouched};
 
 /// State that all machines share.
@@ -64,9 +64,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {
+    /// Asks the store, for nobody who waits.
+    pub(super) fn store(&mut self, op: StoreOp) {
+        self.store_for(Stored::Unawaited, op);
+    }
+
+    fn store_for(&mut self, stored: Stored, op: StoreOp) -> StoreTicket {
         self.last_ticket += 1;
-        let ticket = StoreTicket(self.last_ticket);
+        let ticket = StoreTicket::new(self.last_ticket).of(stored);
         self.stores.push_back((ticket, op));
         ticket
     }
@@ -170,8 +175,14 @@ impl<'a> Context<'a> {
         }
     }
 
-    pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {
-        self.out.store(op)
+    /// Asks the store, for nobody who waits.
+    pub(super) fn store(&mut self, op: StoreOp) {
+        self.out.store(op);
+    }
+
+    /// Asks the store; `Core::handle_stored` tells the owner of this state what became of it.
+    pub(super) fn store_for(&mut self, stored: Stored, op: StoreOp) -> StoreTicket {
+        self.out.store_for(stored, op)
     }
 
     /// A machine looks at an entry of one of its tables.

@@ -407,24 +407,25 @@ impl Inboxes {
         }
     }
 
-    /// Says whether the ticket was one of ours.
+    /// The store has this inbox as it was then, or could not take it.
     pub(super) fn on_stored(
         &mut self,
         cx: &Context<'_>,
+        id: InboxId,
         ticket: StoreTicket,
         is_stored: bool,
-    ) -> bool {
-        let its = |inbox: &Inbox| inbox.saving == Saving::Storing(ticket);
-        let its = self.by_id.iter().find(|(_, inbox)| its(inbox));
-        let Some(inbox) = its.map(|(&id, _)| id).and_then(|id| self.wake(id)) else {
-            return false;
-        };
-        inbox.saving = if is_stored {
-            Saving::Saved
-        } else {
-            Saving::Due(cx.now + STORE_RETRY)
-        };
-        true
+    ) {
+        let is_last = |inbox: &Inbox| inbox.saving == Saving::Storing(ticket);
+        if !self.by_id.get(&id).is_some_and(is_last) {
+            return;
+        }
+        if let Some(inbox) = self.wake(id) {
+            inbox.saving = if is_stored {
+                Saving::Saved
+            } else {
+                Saving::Due(cx.now + STORE_RETRY)
+            };
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::path;
 use umbel_proto::time::{Duration, WallTime};
 
+use super::inboxes::InboxId;
+
 /// A wish of the user.
 #[expect(missing_debug_implementations, reason = "holds messages")]
 pub enum Command {
@@ -358,8 +360,41 @@ impl std::fmt::Display for StoreFault {
 }
 
 /// Goes out with a storage op and comes back when it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoreTicket(pub u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoreTicket {
+    number: u64,
+    pub(super) stored: Stored,
+}
+
+/// Whose state an op stores, and so who is told what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stored {
+    /// Nobody waits for it: if it is lost, it is learned or done again.
+    Unawaited,
+    /// A message that came for an own inbox.
+    Message(InboxId, MessageId),
+    /// A message of the outbox.
+    Outbox(MessageId),
+    /// An own inbox.
+    Inbox(InboxId),
+}
+
+impl StoreTicket {
+    /// A ticket whose return nobody waits for; the core gives each op another number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self {
+            number,
+            stored: Stored::Unawaited,
+        }
+    }
+
+    /// The same, for someone who waits.
+    #[must_use]
+    pub(super) const fn of(self, stored: Stored) -> Self {
+        Self { stored, ..self }
+    }
+}
 
 /// The core's requests to the store; states are opaque to it. Ops take effect in the order asked;
 /// each is answered by `handle_stored(ticket, is_stored)` once durable.

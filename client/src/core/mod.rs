@@ -44,6 +44,7 @@ use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 use context::{Context, Shared};
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
+use io::Stored;
 pub use io::{
     Cancelled, Command, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage,
     SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
@@ -324,14 +325,16 @@ impl Core {
     ) {
         self.look_awake(moment, rng);
         let mut cx = self.shared.context(moment, rng);
-        // Nobody waits for descriptors, paths and removals: if one is lost, it is learned or done
-        // again.
-        let (inboxes, visits) = (&self.inboxes, &mut self.visits);
-        let _ = self
-            .receiving
-            .on_stored(&mut cx, inboxes, visits, ticket, is_stored)
-            || self.outbox.on_stored(&mut cx, ticket, is_stored)
-            || self.inboxes.on_stored(&cx, ticket, is_stored);
+        match ticket.stored {
+            Stored::Unawaited => {}
+            Stored::Message(inbox, id) => {
+                let (inboxes, visits) = (&self.inboxes, &mut self.visits);
+                self.receiving
+                    .on_stored(&mut cx, inboxes, visits, (inbox, id), is_stored);
+            }
+            Stored::Outbox(id) => self.outbox.on_stored(&mut cx, id, ticket, is_stored),
+            Stored::Inbox(id) => self.inboxes.on_stored(&cx, id, ticket, is_stored),
+        }
         self.drive(moment, rng);
     }
 

@@ -29,7 +29,7 @@ use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::{Duration, Instant, Moment};
 
 use super::delivery::{Attempt, Delivery, Progress};
-use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket};
+use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp};
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::saving::Saving;
@@ -67,7 +67,6 @@ pub(super) struct Outbox {
     active: BTreeSet<(u64, MessageId)>,
     /// Messages that the store has to take, and when it is asked.
     unsaved: BTreeSet<Due>,
-    tickets: BTreeMap<StoreTicket, MessageId>,
     ends: Ends,
     /// What was said last of each of the last messages that left, oldest first: a user who missed
     /// notices asks for it.

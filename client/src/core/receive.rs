@@ -10,7 +10,7 @@ use umbel_proto::inbox::record::record_id;
 
 use super::context::Context;
 use super::inboxes::{InboxId, Inboxes};
-use super::io::{Notice, StoreOp, StoreTicket};
+use super::io::{Notice, StoreOp, Stored};
 use super::mailbox::{MailboxId, Owner, Visits};
 
 /// Most message ids remembered for an inbox, to recognise copies; beyond it the oldest are
@@ -22,7 +22,6 @@ const RECEIVED_MAX: usize = 100_000;
 pub(super) struct Receiving {
     received: BTreeMap<InboxId, Received>,
     storing: BTreeMap<(InboxId, MessageId), Storing>,
-    tickets: BTreeMap<StoreTicket, (InboxId, MessageId)>,
 }
 
 /// Messages that came, in that order.
@@ -79,7 +78,7 @@ impl Receiving {
                 received_at: cx.wall,
             };
             self.storing.insert(key, vec![(queue, record)]);
-            self.tickets.insert(cx.store(op), key);
+            cx.store_for(Stored::Message(inbox, message.id), op);
         }
     }
 
@@ -88,18 +87,15 @@ impl Receiving {
         received.is_some_and(|received| received.ids.contains(&message))
     }
 
-    /// Says whether the ticket was one of ours.
+    /// The store has this message, or could not take it.
     pub(super) fn on_stored(
         &mut self,
         cx: &mut Context<'_>,
         inboxes: &Inboxes,
         visits: &mut Visits,
-        ticket: StoreTicket,
+        (inbox, message): (InboxId, MessageId),
         is_stored: bool,
-    ) -> bool {
-        let Some((inbox, message)) = self.tickets.remove(&ticket) else {
-            return false;
-        };
+    ) {
         let copies = self.storing.remove(&(inbox, message));
         for (queue, record) in copies.into_iter().flatten() {
             visits.on_stored(cx, mailbox(inbox, queue), record, is_stored);
@@ -113,7 +109,6 @@ impl Receiving {
                 id: message,
             });
         }
-        true
     }
 }
 

@@ -656,7 +656,7 @@ fn crash_child() {
     let (store, _thread) = Store::start(open.database).unwrap();
     runtime.block_on(async {
         for number in 0.. {
-            let batch = vec![(StoreTicket(number), put_message(number))];
+            let batch = vec![(StoreTicket::new(number), put_message(number))];
             let done = store.submit(batch).await.unwrap().await.unwrap();
             assert!(done.iter().all(|(_, result)| result.is_ok()));
             println!("stored {number}");

@@ -196,7 +196,7 @@ impl Source for Asked {
                 received_at: WallTime(rng.random_range(1..1000)),
             },
         };
-        (StoreTicket(self.next_ticket), op)
+        (StoreTicket::new(self.next_ticket), op)
     }
 }
 

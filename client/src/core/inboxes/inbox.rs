@@ -17,7 +17,7 @@ use umbel_proto::wire;
 use zeroize::Zeroizing;
 
 use super::super::context::Context;
-use super::super::io::{Notice, StoreOp, Warning};
+use super::super::io::{Notice, StoreOp, Stored, Warning};
 use super::super::lookup::Lookups;
 use super::super::mailbox::{Change, Mailboxes, Outcome, OwnMailbox, Owner};
 use super::super::requests::{Answer, Requests};
@@ -236,10 +236,11 @@ impl Inbox {
         if let Saving::Due(at) = self.saving
             && at <= cx.now
         {
-            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox {
+            let op = StoreOp::PutInbox {
                 name: self.name.clone(),
                 state: self.state(),
-            }));
+            };
+            self.saving = Saving::Storing(cx.store_for(Stored::Inbox(self.id), op));
         }
     }
 

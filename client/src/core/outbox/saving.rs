@@ -5,7 +5,7 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, Instant};
 
 use super::super::context::Context;
-use super::super::io::{Notice, StoreOp, StoreTicket};
+use super::super::io::{Notice, StoreOp, StoreTicket, Stored};
 use super::super::saving::{STORE_RETRY, Saving};
 use super::{Outbox, Stage, Told};
 
@@ -14,18 +14,16 @@ use super::{Outbox, Stage, Told};
 pub(super) const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
 
 impl Outbox {
-    /// Says whether the ticket was one of ours.
+    /// The store has this message as it was then, or could not take it.
     pub(in super::super) fn on_stored(
         &mut self,
         cx: &mut Context<'_>,
+        id: MessageId,
         ticket: StoreTicket,
         is_stored: bool,
-    ) -> bool {
-        let Some(id) = self.tickets.remove(&ticket) else {
-            return false;
-        };
+    ) {
         let Some(entry) = self.entries.get_mut(&id) else {
-            return true;
+            return;
         };
         if entry.saving == Saving::Storing(ticket) && is_stored {
             entry.saving = Saving::Saved;
@@ -35,7 +33,6 @@ impl Outbox {
         } else {
             self.on_store_failed(cx, id);
         }
-        true
     }
 
     /// The message is safe: now the user hears so, and of what happened meanwhile.
@@ -126,11 +123,10 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let ticket = cx.store(StoreOp::PutOutbox {
+        let op = StoreOp::PutOutbox {
             id,
             state: entry.delivery.state(),
-        });
-        entry.saving = Saving::Storing(ticket);
-        self.tickets.insert(ticket, id);
+        };
+        entry.saving = Saving::Storing(cx.store_for(Stored::Outbox(id), op));
     }
 }

@@ -18,7 +18,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{Moment, WallTime};
 
 use super::super::context::Shared;
-use super::super::io::{Copies, OutboxEntry};
+use super::super::io::{Copies, OutboxEntry, StoreTicket, Stored};
 use super::super::requests::AskFault;
 use super::super::saving::STORE_RETRY;
 use super::super::testing::surroundings;
@@ -122,7 +122,7 @@ impl Bench {
             if let StoreOp::PutOutbox { state, .. } = op {
                 saved = Some(state);
             }
-            self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, true));
+            self.on_stored(ticket, true);
         }
         saved
     }
@@ -136,9 +136,15 @@ impl Bench {
             .map(|(ticket, _)| ticket)
             .collect();
         for &ticket in &tickets {
-            self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, is_stored));
+            self.on_stored(ticket, is_stored);
         }
         !tickets.is_empty()
+    }
+
+    fn on_stored(&mut self, ticket: StoreTicket, is_stored: bool) {
+        if let Stored::Outbox(id) = ticket.stored {
+            self.with(|outbox, cx, _, _| outbox.on_stored(cx, id, ticket, is_stored));
+        }
     }
 
     /// An attempt at three mailboxes, of which the third says nothing.
