@@ -19,7 +19,7 @@ use umbel_proto::network::Network;
 
 use crate::config::{CONFIG_FILE, Config, NETWORK_FILE};
 use crate::control::io::ControlStats;
-use crate::control::io::{Restored, StoreDone};
+use crate::control::io::{Snapshot, StoreDone};
 use crate::control::{Control, ControlConfig, Tuning};
 use crate::error::{InitError, StartError};
 use crate::heartbeat;
@@ -232,7 +232,7 @@ impl Relay {
         let control_config = control_config(&config, &network, &identity, addresses.current());
         let mut rng: rand::rngs::StdRng = rand::make_rng();
         let moment = clock.moment();
-        let control = Control::new(control_config, opened.restored, moment, &mut rng);
+        let control = Control::new(control_config, opened.snapshot, moment, &mut rng);
         let hello = control.hello(moment.wall);
         check_addresses(&hello, &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
@@ -454,7 +454,7 @@ fn share(
 /// A store that is open, what was in it, and what it will say.
 struct Opened {
     store: Store,
-    restored: Restored,
+    snapshot: Snapshot,
     /// For what the store would not take: it is answered as the store answers.
     untaken: mpsc::UnboundedSender<Vec<StoreDone>>,
     stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
@@ -467,13 +467,13 @@ async fn open_store(data_dir: &Path) -> Result<Opened, StartError> {
     let answers = untaken.clone();
     // Nobody listens any more once the relay stops.
     let on_done = Box::new(move |done| drop(answers.send(done)));
-    let (store, restored) = tokio::task::spawn_blocking(move || Store::open(&path, on_done))
+    let (store, snapshot) = tokio::task::spawn_blocking(move || Store::open(&path, on_done))
         .await
         .map_err(|_| StartError::Stopped)?
         .map_err(StartError::Store)?;
     Ok(Opened {
         store,
-        restored,
+        snapshot,
         untaken,
         stored,
     })

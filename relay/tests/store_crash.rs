@@ -20,7 +20,7 @@ use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::inbox::record::record_id;
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::time::WallTime;
-use umbel_relay::control::io::{Restored, StoreDone, StoreOp};
+use umbel_relay::control::io::{Snapshot, StoreDone, StoreOp};
 use umbel_relay::store::Store;
 
 const CHILD: &str = "UMBEL_STORE_CRASH_FILE";
@@ -53,7 +53,7 @@ fn put_record(seq: u64) -> StoreOp {
     })
 }
 
-fn open(path: &Path) -> (Store, Restored, std::sync::mpsc::Receiver<HolderDone>) {
+fn open(path: &Path) -> (Store, Snapshot, std::sync::mpsc::Receiver<HolderDone>) {
     let (sender, done) = channel();
     let on_done = Box::new(move |batch: Vec<StoreDone>| {
         for done in batch {
@@ -62,14 +62,14 @@ fn open(path: &Path) -> (Store, Restored, std::sync::mpsc::Receiver<HolderDone>)
             }
         }
     });
-    let (store, restored) = Store::open(path, on_done).unwrap();
-    (store, restored, done)
+    let (store, snapshot) = Store::open(path, on_done).unwrap();
+    (store, snapshot, done)
 }
 
 /// Deposits until killed; writes the place of each record that was acknowledged.
 fn deposit_until_killed(path: &Path) {
-    let (store, restored, done) = open(path);
-    let held = restored
+    let (store, snapshot, done) = open(path);
+    let held = snapshot
         .queues
         .iter()
         .flat_map(|queue| &queue.records)
@@ -155,8 +155,8 @@ fn what_was_acknowledged_survives_a_kill() {
 
 /// Every acknowledged record is in the index, and every record of the index is whole.
 fn check(path: &Path, acknowledged: &[u64]) {
-    let (store, restored, done) = open(path);
-    let [queue] = &restored.queues[..] else {
+    let (store, snapshot, done) = open(path);
+    let [queue] = &snapshot.queues[..] else {
         panic!("one queue")
     };
     let held: BTreeMap<u64, _> = queue

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Core, Notice};
+use umbel_client::core::{Core, Notice, Wish};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
@@ -47,9 +47,9 @@ pub fn patient() -> Network {
 
 /// Bob fetches what has come, and follows his inbox from then on.
 pub fn listen(world: &mut World, is_interactive: bool) {
-    world.command(
+    world.wish(
         BOB,
-        Command::Listen {
+        Wish::Listen {
             name: "help".into(),
             is_interactive,
         },

@@ -3,7 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test that fails panics")]
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Notice, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
@@ -143,7 +143,7 @@ fn with_all_relays_moved(seed: u64) -> (World, InboxAddress) {
 #[test]
 fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
     let (mut world, address) = with_all_relays_moved(925);
-    world.command(ALICE, Command::Flush);
+    world.wish(ALICE, Wish::Flush);
     world.run_for(Duration::from_secs(1));
     assert!(world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
     world.crash_client(ALICE);
@@ -180,7 +180,7 @@ fn a_client_that_runs_asks_a_seed_that_is_named_meanwhile() {
         !is_held(&world, sent) && world.has_notice(ALICE, |notice| *notice == Notice::Unreachable)
     );
     let seed = world.relay(RelayName(3)).peer();
-    world.command(ALICE, Command::Seeds(vec![seed]));
+    world.wish(ALICE, Wish::Seeds(vec![seed]));
     world.expect_within(Duration::from_secs(20), |world| is_held(world, sent));
 }
 

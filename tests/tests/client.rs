@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, DeferReason, Notice};
+use umbel_client::core::{DeferReason, Notice, Wish};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::Duration;
 use umbel_tests::scenario::{
@@ -173,7 +173,7 @@ fn a_client_that_ends_once_two_have_a_message_remembers_it() {
     let (mut world, sent) = send_past_a_dead_holder(38).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
     world.expect_within(Duration::from_secs(60), is_held);
-    world.command(ALICE, Command::Stop);
+    world.wish(ALICE, Wish::Stop);
     world.run_for(Duration::from_millis(500));
     world.crash_client(ALICE);
     world.restart_client(ALICE);
@@ -415,7 +415,7 @@ fn a_client_that_stops_leaves_no_link_and_wants_no_timer() {
     let mut world = World::new(41).relays(6).clients(1);
     world.run_for(Duration::from_secs(20));
     let links = world.network().link_count();
-    world.command(ALICE, Command::Stop);
+    world.wish(ALICE, Wish::Stop);
     world.run_for(Duration::from_secs(5));
     assert!(world.network().link_count() < links);
     let core = world.client(ALICE).core().expect("it is up");

@@ -1,7 +1,7 @@
 //! Clocks that are wrong (docs/protocol.md §1.6): a relay's and a client's, for a while, at a start
 //! or while they run.
 
-use umbel_client::core::{Command, Notice, Warning};
+use umbel_client::core::{Notice, Warning, Wish};
 use umbel_proto::time::Duration;
 use umbel_tests::world::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
@@ -162,9 +162,9 @@ fn relays_that_run_for_a_moment_with_a_wrong_clock_keep_what_they_keep() {
 
 /// The owner receives all that was sent to it.
 fn assert_all_mail_comes(world: &mut World, owner: ClientName) {
-    world.command(
+    world.wish(
         owner,
-        Command::Listen {
+        Wish::Listen {
             name: "mail".to_owned(),
             is_interactive: false,
         },

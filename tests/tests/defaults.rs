@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use umbel_client::core::{Command, INBOXES_MAX, Notice};
+use umbel_client::core::{INBOXES_MAX, Notice, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::LINK_KEEPALIVE;
@@ -191,9 +191,9 @@ fn relays_of_one_address_group_make_no_path() {
         .relays_in_one_group(RELAYS)
         .clients(1);
     world.run_for(Duration::from_secs(60));
-    world.command(
+    world.wish(
         ALICE,
-        Command::CreateInbox {
+        Wish::CreateInbox {
             name: "help".into(),
         },
     );
@@ -212,14 +212,14 @@ fn follow_many(seed: u64, count: usize) -> (World, Vec<InboxAddress>) {
     let addresses = (0..count)
         .map(|number| world.create_inbox(BOB, &name(number)))
         .collect();
-    world.command(BOB, Command::Stop);
+    world.wish(BOB, Wish::Stop);
     world.run_for(Duration::from_secs(1));
     world.crash_client(BOB);
     world.restart_client(BOB);
     for number in 0..count {
-        world.command(
+        world.wish(
             BOB,
-            Command::Listen {
+            Wish::Listen {
                 name: name(number),
                 is_interactive: true,
             },
@@ -246,7 +246,7 @@ fn as_many_inboxes_as_there_may_be_are_followed() {
 fn an_inbox_is_made_at_once_while_many_are_published() {
     let (mut world, _) = follow_many(402, 30);
     world.run_for(Duration::from_secs(2));
-    world.command(BOB, Command::CreateInbox { name: "new".into() });
+    world.wish(BOB, Wish::CreateInbox { name: "new".into() });
     let is_ready = |world: &World| {
         world.has_notice(
             BOB,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Notice, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::time::Duration;
@@ -121,11 +121,11 @@ fn looks_for_each_cell(inboxes: usize) -> f64 {
     for number in 1..inboxes {
         let name = format!("box {number}");
         world.create_inbox(BOB, &name);
-        let listen = Command::Listen {
+        let listen = Wish::Listen {
             name,
             is_interactive: true,
         };
-        world.command(BOB, listen);
+        world.wish(BOB, listen);
     }
     world.run_for(Duration::from_secs(300));
     let spent = |world: &World| {

@@ -3,7 +3,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Notice, Wish};
 use umbel_proto::chance::shuffle;
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
@@ -146,7 +146,7 @@ fn begin_among_half(seed: u64, count: usize) -> (World, InboxAddress) {
     let address = world.create_inbox(BOB, "help");
     let warm = world.send(ALICE, &address, b"before".to_vec());
     world.expect_within(seconds(60), |world| is_held_by(world, warm, 1));
-    world.command(ALICE, Command::Stop);
+    world.wish(ALICE, Wish::Stop);
     world.run_for(seconds(1));
     world.crash_client(ALICE);
     let mut dead: Vec<usize> = (0..count).collect();

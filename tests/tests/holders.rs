@@ -1,7 +1,7 @@
 //! Holders that are hostile to the owner of a mailbox: the mailbox gets a companion, which costs
 //! the owner little.
 
-use umbel_client::core::{Command, Notice, Warning};
+use umbel_client::core::{Notice, Warning, Wish};
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
@@ -23,9 +23,9 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
     overlay.params.retry_max = retry_max;
     let mut world = World::with_overlay(seed, overlay).relays(RELAYS).clients(1);
     world.create_inbox(OWNER, "help");
-    world.command(
+    world.wish(
         OWNER,
-        Command::Listen {
+        Wish::Listen {
             name: "help".to_owned(),
             is_interactive,
         },

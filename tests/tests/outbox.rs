@@ -7,7 +7,7 @@
     reason = "a test that fails panics"
 )]
 
-use umbel_client::core::{Command, Copies, DeferReason, Notice, Warning};
+use umbel_client::core::{Copies, DeferReason, Notice, Warning, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::network::AddressGroups;
@@ -57,7 +57,7 @@ fn is_planned(notice: &Notice, sent: MessageId) -> bool {
 
 /// Ends a client as a command ends: pending writes are committed.
 fn end(world: &mut World, client: ClientName) {
-    world.command(client, Command::Stop);
+    world.wish(client, Wish::Stop);
     world.run_for(Duration::from_millis(100));
     world.crash_client(client);
 }
@@ -181,9 +181,9 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
     let nobody = *InboxIdentity::from_seed(&[7; 32]).address();
     let id = MessageId([3; 16]);
     let life = Some(Duration::from_secs(60));
-    world.command(
+    world.wish(
         ALICE,
-        Command::Send {
+        Wish::Send {
             id,
             address: nobody,
             body: b"hello".to_vec(),
@@ -384,9 +384,9 @@ fn follow(world: &mut World, client: ClientName) {
 
 fn receive(world: &mut World, client: ClientName, is_interactive: bool) {
     let name = "help".into();
-    world.command(
+    world.wish(
         client,
-        Command::Listen {
+        Wish::Listen {
             name,
             is_interactive,
         },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_client::core::{DeferReason, Notice, Warning, Wish};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
@@ -33,7 +33,7 @@ fn unreachable_count(world: &World) -> usize {
 
 /// Alice's next command, and the one before is over.
 fn next_run(world: &mut World) {
-    world.command(ALICE, Command::Stop);
+    world.wish(ALICE, Wish::Stop);
     world.run_for(Duration::from_millis(100));
     world.crash_client(ALICE);
     world.restart_client(ALICE);
@@ -152,7 +152,7 @@ fn a_seed_that_still_runs_leads_back_to_the_others() {
             "{}",
             world.describe()
         );
-        world.command(ALICE, Command::Stop);
+        world.wish(ALICE, Wish::Stop);
         world.run_for(seconds(1));
         world.crash_client(ALICE);
         for number in 1..8 {
@@ -253,7 +253,7 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
     let mut sent = Vec::new();
     for number in 0..count {
         let name = format!("box {number}");
-        world.command(BOB, Command::CreateInbox { name: name.clone() });
+        world.wish(BOB, Wish::CreateInbox { name: name.clone() });
         let ready = world.run_until(seconds(300), |world| {
             world.has_notice(
                 BOB,
@@ -270,14 +270,14 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
         world.expect_within(seconds(300), |world| is_held_by(world, id, 1));
         sent.push(id);
     }
-    world.command(BOB, Command::Stop);
+    world.wish(BOB, Wish::Stop);
     world.run_for(seconds(1));
     world.crash_client(BOB);
     world.restart_client(BOB);
     for number in 0..count {
-        world.command(
+        world.wish(
             BOB,
-            Command::Listen {
+            Wish::Listen {
                 name: format!("box {number}"),
                 is_interactive,
             },
@@ -425,7 +425,7 @@ fn a_client_that_lost_its_view_dials_few_relays_and_recovers() {
     assert!(relays.len() <= 40, "{} relays in ten minutes", relays.len());
     assert!(unreachable_count(&world) > 0, "{}", world.describe());
     world.network().heal();
-    world.command(ALICE, Command::Flush);
+    world.wish(ALICE, Wish::Flush);
     world.expect_within(seconds(30), |world| guard_of(world, ALICE).is_some());
 }
 
@@ -454,7 +454,7 @@ fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
 
     // A person who asks for something need not wait for the end of a long rest.
     world.network().heal();
-    world.command(ALICE, Command::Flush);
+    world.wish(ALICE, Wish::Flush);
     world.expect_within(seconds(12), |world| guard_of(world, ALICE).is_some());
 }
 

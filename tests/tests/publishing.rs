@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Notice, Wish};
 use umbel_proto::directory::ring;
 use umbel_proto::ids::BlindedKey;
 use umbel_proto::inbox::address::InboxAddress;
@@ -48,7 +48,7 @@ fn create(world: &mut World, number: usize) {
 
 /// The client's command is over.
 fn end(world: &mut World) {
-    world.command(OWNER, Command::Stop);
+    world.wish(OWNER, Wish::Stop);
     world.run_for(Duration::from_secs(1));
     world.crash_client(OWNER);
 }
@@ -247,11 +247,11 @@ fn starts_publish_nothing_that_is_not_due() {
     for _ in 0..5 {
         end(&mut world);
         world.restart_client(OWNER);
-        let listen = Command::Listen {
+        let listen = Wish::Listen {
             name: name(1),
             is_interactive: false,
         };
-        world.command(OWNER, listen);
+        world.wish(OWNER, listen);
         keepers.watch(&mut world, MINUTE);
     }
     assert!(keepers.came.is_empty(), "{}", world.describe());
@@ -407,11 +407,11 @@ fn positions_that_take_nothing_make_no_start_visible() {
         for _ in 0..4 {
             end(&mut world);
             world.restart_client(OWNER);
-            let listen = Command::Listen {
+            let listen = Wish::Listen {
                 name: name(0),
                 is_interactive: false,
             };
-            world.command(OWNER, listen);
+            world.wish(OWNER, listen);
             keepers.watch(&mut world, MINUTE);
         }
         assert!(keepers.came.is_empty(), "{}", world.describe());
@@ -532,7 +532,7 @@ fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
         let mut world = World::new(seed).relays(9).clients(1);
         world.run_for(Duration::from_secs(30));
         (4..9).for_each(|number| world.relay(RelayName(number)).disk.is_full = true);
-        world.command(OWNER, Command::CreateInbox { name: name(0) });
+        world.wish(OWNER, Wish::CreateInbox { name: name(0) });
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
         world.expect_within(Duration::from_secs(50), |world| {
             world.has_notice(OWNER, is_ready)

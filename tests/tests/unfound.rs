@@ -6,7 +6,7 @@
     reason = "a test that fails panics"
 )]
 
-use umbel_client::core::{Command, Notice, Warning};
+use umbel_client::core::{Notice, Warning, Wish};
 use umbel_proto::network::AddressGroups;
 use umbel_proto::time::Duration;
 use umbel_tests::scenario::by_default;
@@ -67,7 +67,7 @@ fn an_owner_whose_inbox_is_kept_from_senders_is_told_once() {
     let told = told.filter(|(_, it)| matches!(it, Notice::Warning(Warning::NotFound { .. })));
     assert_eq!(told.count(), 1);
     // A restart does not repeat it, and forgets nothing.
-    world.command(OWNER, Command::Stop);
+    world.wish(OWNER, Wish::Stop);
     world.run_for(Duration::from_secs(1));
     world.crash_client(OWNER);
     world.restart_client(OWNER);

@@ -14,7 +14,7 @@ use umbel_proto::time::Duration;
 use super::failure::{Exit, Failure};
 use super::session::Session;
 use super::view::ViewWait;
-use super::{delivery, output, times};
+use super::{output, times, watch};
 
 #[derive(clap::Subcommand)]
 pub(super) enum InboxCommand {
@@ -176,7 +176,7 @@ async fn create(
         }
     }
     ready?;
-    delivery::in_passing(session, client, &mut notices).await
+    watch::in_passing(session, client, &mut notices).await
 }
 
 /// How many mailboxes and positions the inbox has.

@@ -4,7 +4,6 @@
 //! output; errors, warnings and progress go to standard error.
 
 mod bench;
-mod delivery;
 mod demo;
 mod failure;
 mod files;
@@ -26,6 +25,7 @@ mod status;
 mod times;
 mod vanguards;
 mod view;
+mod watch;
 mod writer;
 
 use std::ffi::OsString;

@@ -10,9 +10,9 @@ use umbel_client::{CancelError, Client, Library, Reach};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::Clock;
 
-use super::delivery::{Stage, why};
 use super::failure::{Failure, store_hint};
 use super::session::Session;
+use super::watch::{Stage, why};
 use super::{mail, output, send, times};
 
 /// Characters of an address in tables: enough to tell one from another.

@@ -17,7 +17,8 @@ use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;
 use super::session::Session;
 use super::view::ViewWait;
-use super::{delivery, files, inbox, mail, output, times};
+use super::watch::{self, Stage, Watch};
+use super::{files, inbox, mail, output, times};
 
 /// How often it is looked whether another command has printed a message.
 const CLAIM_STEP: Duration = Duration::from_millis(100);
@@ -152,7 +153,7 @@ impl Receiver<'_> {
             .wait(self.session, &mut notices, fetching.ends_at)
             .await?;
         self.warn_of_unpublished().await?;
-        delivery::in_passing(self.session, self.client, &mut notices).await
+        watch::in_passing(self.session, self.client, &mut notices).await
     }
 
     async fn warn_of_unpublished(&self) -> Result<(), Failure> {
@@ -253,10 +254,10 @@ impl Receiver<'_> {
             .warn("there is no inbox to receive for: only the outbox is tried");
         let timeout = self.args.timeout.unwrap_or(TIMEOUT);
         self.client.flush().await?;
-        let mut delivery = delivery::Delivery::new(delivery::Stage::Kept, timeout);
-        delivery.watch_all(self.client.outbox().await?, Clock::wall());
-        delivery.wait(self.session, self.client, notices).await?;
-        if let Err(failure) = delivery.outcome()
+        let mut watch = Watch::new(Stage::Kept, timeout);
+        watch.add_all(self.client.outbox().await?, Clock::wall());
+        watch.wait(self.session, self.client, notices).await?;
+        if let Err(failure) = watch.outcome()
             && failure.exit == Exit::Unreachable
         {
             return Err(failure);

@@ -12,9 +12,9 @@ use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
-use super::delivery::{Delivery, Progress, Stage};
 use super::failure::{Exit, Failure};
 use super::session::Session;
+use super::watch::{Progress, Stage, Watch};
 use super::{output, times};
 
 /// How long to wait for the first relay.
@@ -99,10 +99,10 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         body,
         life: args.expire_after,
     });
-    let delivery = delivery(args.wait, args.timeout);
+    let watch = new_watch(args.wait, args.timeout);
     session
         .with_client(Reach::Online, async |client| {
-            send(session, client, message, args.flush, delivery).await
+            send(session, client, message, args.flush, watch).await
         })
         .await
 }
@@ -113,20 +113,20 @@ pub(super) async fn flush(
     wait: Stage,
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
-    let delivery = delivery(wait, timeout);
+    let watch = new_watch(wait, timeout);
     session
         .with_client(Reach::Online, async |client| {
-            send(session, client, None, true, delivery).await
+            send(session, client, None, true, watch).await
         })
         .await
 }
 
-fn delivery(wait: Stage, timeout: Option<Duration>) -> Delivery {
+fn new_watch(wait: Stage, timeout: Option<Duration>) -> Watch {
     let default = match wait {
         Stage::Kept => TIMEOUT,
         Stage::Held => TIMEOUT_ALL,
     };
-    Delivery::new(wait, timeout.unwrap_or(default)).reported()
+    Watch::new(wait, timeout.unwrap_or(default)).reported()
 }
 
 /// A message to be sent.
@@ -141,13 +141,13 @@ async fn send(
     client: &Client,
     message: Option<Outgoing>,
     waits_for_all: bool,
-    mut delivery: Delivery,
+    mut watch: Watch,
 ) -> Result<(), Failure> {
     let mut notices = client.notices();
     session.show("sending");
     client.flush().await?;
     if waits_for_all {
-        delivery.watch_all(client.outbox().await?, Clock::wall());
+        watch.add_all(client.outbox().await?, Clock::wall());
     }
     if let Some(Outgoing {
         address,
@@ -155,9 +155,9 @@ async fn send(
         life,
     }) = message
     {
-        delivery.watch(client.send_for(address, body, life).await?.id);
+        watch.add(client.send_for(address, body, life).await?.id);
     }
-    if delivery.messages.is_empty() {
+    if watch.messages.is_empty() {
         return if session.is_json() {
             Ok(())
         } else {
@@ -166,18 +166,18 @@ async fn send(
     }
     // Whatever ended it, the messages are in the outbox: a user who sends them again must know
     // their ids.
-    let waited = match delivery.wait(session, client, &mut notices).await {
-        Ok(()) => delivery.linger(session, client, &mut notices).await,
+    let waited = match watch.wait(session, client, &mut notices).await {
+        Ok(()) => watch.linger(session, client, &mut notices).await,
         Err(failure) => Err(failure),
     };
-    let report = delivery
+    let report = watch
         .messages
         .iter()
         .try_for_each(|(id, progress)| report(session, *id, progress));
     waited?;
     // The messages' outcome comes first: a user who hears that the output failed must not send them
     // again.
-    delivery.outcome()?;
+    watch.outcome()?;
     report.map_err(|failure| unreported(&failure))
 }
 

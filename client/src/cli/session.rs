@@ -17,7 +17,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::shell::DialFault;
 
 use super::failure::{Exit, Failure};
-use super::{Global, delivery, output, relay, secret, times, writer};
+use super::{Global, output, relay, secret, times, watch, writer};
 
 /// One run of a command.
 pub(super) struct Session {
@@ -398,7 +398,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
         Notice::Deferred {
             reason, retry_in, ..
         } => {
-            let (why, retry_in) = (delivery::why(*reason), in_time(*retry_in));
+            let (why, retry_in) = (watch::why(*reason), in_time(*retry_in));
             format!("{why}; trying again in {retry_in}")
         }
         Notice::InboxReady {
@@ -503,9 +503,7 @@ fn warning_text(warning: &Warning) -> String {
 /// command that did not send it says it nowhere else.
 fn notice_warning(notice: &Notice, is_quiet: bool) -> Option<String> {
     match notice {
-        Notice::Expired { id, copies, wanted } => {
-            Some(delivery::expired_text(*id, *copies, *wanted))
-        }
+        Notice::Expired { id, copies, wanted } => Some(watch::expired_text(*id, *copies, *wanted)),
         Notice::Warning(warning) if !is_quiet => Some(warning_text(warning)),
         _ => None,
     }

@@ -299,7 +299,7 @@ mod tests {
     use umbel_proto::time::{Instant, WallTime};
 
     use super::super::inboxes::Inboxes;
-    use super::super::io::{Command, Snapshot};
+    use super::super::io::{Snapshot, Wish};
     use super::super::mailbox::OwnMailbox;
     use super::super::testing::{When, link_up};
     use super::*;
@@ -378,11 +378,11 @@ mod tests {
         }
 
         fn listen(&mut self, name: String) {
-            let listen = Command::Listen {
+            let listen = Wish::Listen {
                 name,
                 is_interactive: true,
             };
-            self.core.handle_command(self.moment, listen, &mut self.rng);
+            self.core.handle_wish(self.moment, listen, &mut self.rng);
         }
 
         /// What was asked of this mailbox is answered with these records.

@@ -1,4 +1,4 @@
-//! The core's inputs and outputs besides cells: commands, notices, links, storage.
+//! The core's inputs and outputs besides cells: wishes, notices, links, storage.
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
@@ -16,7 +16,7 @@ use super::inboxes::InboxId;
 
 /// A wish of the user.
 #[expect(missing_debug_implementations, reason = "holds messages")]
-pub enum Command {
+pub enum Wish {
     /// Send this message: `Queued` once it is durable in the outbox, `Held` as holders take it.
     Send {
         /// Chosen by the caller, at random.

@@ -46,8 +46,8 @@ pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 use io::Stored;
 pub use io::{
-    Cancelled, Command, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage,
-    SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
+    Cancelled, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage, SendFault,
+    Snapshot, Status, StoreOp, StoreTicket, Warning, Wish,
 };
 use lookup::Lookups;
 use mailbox::{Owner, Visits};
@@ -184,29 +184,26 @@ impl Core {
     }
 
     /// Does what the user wants.
-    pub fn handle_command(&mut self, moment: Moment, command: Command, rng: &mut dyn CryptoRng) {
+    pub fn handle_wish(&mut self, moment: Moment, wish: Wish, rng: &mut dyn CryptoRng) {
         self.look_awake(moment, rng);
         let mut cx = self.shared.context(moment, rng);
-        if !matches!(
-            command,
-            Command::Stop | Command::Cancel(_) | Command::Adopt { .. }
-        ) {
+        if !matches!(wish, Wish::Stop | Wish::Cancel(_) | Wish::Adopt { .. }) {
             self.pool.links.restart_outage(&mut cx);
             self.sync.hasten(&cx);
         }
-        match command {
-            Command::Send {
+        match wish {
+            Wish::Send {
                 id,
                 address,
                 body,
                 life,
             } => self.outbox.send(&mut cx, id, address, body, life),
-            Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
-            Command::Flush => self.outbox.flush(&mut cx),
+            Wish::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
+            Wish::Flush => self.outbox.flush(&mut cx),
             // An entry that can't be read stays where it is, and the next client reports it.
-            Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
-            Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
-            Command::Listen {
+            Wish::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
+            Wish::CreateInbox { name } => self.inboxes.create(&mut cx, name),
+            Wish::Listen {
                 name,
                 is_interactive,
             } => {
@@ -218,11 +215,11 @@ impl Core {
                     self.follow(Owner::Inbox(inbox));
                 }
             }
-            Command::Seeds(mut seeds) => {
+            Wish::Seeds(mut seeds) => {
                 seeds.extend(self.shared.network.seeds.iter().cloned());
                 self.sync.set_seeds(moment.now, seeds);
             }
-            Command::Stop => {
+            Wish::Stop => {
                 self.is_stopped = true;
                 self.outbox.stop(&mut cx);
                 self.inboxes.stop(&mut cx);

@@ -6,7 +6,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_proto::cell::{Cell, Command as CellCommand};
+use umbel_proto::cell::{Cell, Command};
 use umbel_proto::directory::{Age, Belief, BookRow};
 use umbel_proto::ids::{CircId, MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
@@ -102,9 +102,8 @@ impl Bench {
         }
     }
 
-    fn command(&mut self, command: Command) {
-        self.core
-            .handle_command(self.moment(), command, &mut self.rng);
+    fn wish(&mut self, wish: Wish) {
+        self.core.handle_wish(self.moment(), wish, &mut self.rng);
     }
 
     fn stored(&mut self, ticket: StoreTicket, is_stored: bool) {
@@ -142,7 +141,7 @@ impl Bench {
 
     fn send(&mut self, number: u8, len: usize) -> MessageId {
         let id = MessageId([number; 16]);
-        self.command(Command::Send {
+        self.wish(Wish::Send {
             id,
             address: address(),
             body: vec![1; len],
@@ -237,7 +236,7 @@ fn the_same_message_is_taken_once() {
 #[test] // §9.4
 fn an_inbox_is_durable_before_anybody_hears_of_it() {
     let mut bench = Bench::new(Snapshot::default());
-    bench.command(Command::CreateInbox {
+    bench.wish(Wish::CreateInbox {
         name: "help".to_owned(),
     });
     let stores = bench.stores();
@@ -477,11 +476,7 @@ fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
 #[test] // §4.4(3)
 fn a_cell_for_a_circuit_that_never_was_is_dropped_and_counted() {
     for number in [1, 0x8000_0001, 0x8000_0002] {
-        for command in [
-            CellCommand::Relay,
-            CellCommand::Created,
-            CellCommand::Destroy,
-        ] {
+        for command in [Command::Relay, Command::Created, Command::Destroy] {
             let mut bench = Bench::new(Snapshot::default());
             bench.link_up(WALL);
             bench.links();
@@ -498,7 +493,7 @@ fn a_circuit_made_to_a_client_closes_the_link() {
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL);
     bench.links();
-    bench.cell(Cell::new(CircId::new(1), CellCommand::Create));
+    bench.cell(Cell::new(CircId::new(1), Command::Create));
     assert!(
         bench
             .links()

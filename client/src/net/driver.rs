@@ -28,8 +28,7 @@ use zeroize::Zeroizing;
 use super::link::LinkReport;
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
-    Cancelled, Command, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
-    is_held_by_enough,
+    Cancelled, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning, Wish, is_held_by_enough,
 };
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
@@ -297,18 +296,18 @@ impl Driver {
                 done,
             } => {
                 self.sends.insert(id, Sending { done, fault: None });
-                let send = Command::Send {
+                let send = Wish::Send {
                     id,
                     address,
                     body,
                     life,
                 };
-                self.command(moment, send);
+                self.wish(moment, send);
             }
             Request::Cancel { id, done } => self.cancel(moment, id, done),
             Request::Flush => {
                 self.look_at_seeds(moment);
-                self.command(moment, Command::Flush);
+                self.wish(moment, Wish::Flush);
             }
             Request::CreateInbox {
                 name,
@@ -325,7 +324,7 @@ impl Driver {
             }
             Request::Status { done } => answer(done, self.parts.core.status()),
             Request::Left { done } => answer(done, self.parts.core.left()),
-            Request::Adopt { id, state } => self.command(moment, Command::Adopt { id, state }),
+            Request::Adopt { id, state } => self.wish(moment, Wish::Adopt { id, state }),
             // Without a host there are no guests: the asker hears it when this is dropped.
             Request::Settle { done } => drop(self.parts.settle.try_send(done)),
             Request::Stop => {}
@@ -347,7 +346,7 @@ impl Driver {
             cancelled: None,
         };
         self.cancels.insert(id, cancelling);
-        self.command(moment, Command::Cancel(id));
+        self.wish(moment, Wish::Cancel(id));
     }
 
     /// Makes an inbox and answers once it is stored; `is_again` accepts one that is there.
@@ -361,7 +360,7 @@ impl Driver {
         let present = self.parts.core.inbox_address(&name);
         if let Some(address) = present.filter(|_| is_again) {
             // The notice that it takes mail follows once more.
-            self.command(moment, Command::CreateInbox { name });
+            self.wish(moment, Wish::CreateInbox { name });
             answer(done, Ok(address));
         } else if present.is_some() || self.inboxes.contains_key(&name) {
             answer(done, Err(CreateInboxError::Exists));
@@ -369,7 +368,7 @@ impl Driver {
             answer(done, Err(CreateInboxError::TooMany));
         } else {
             self.inboxes.insert(name.clone(), done);
-            self.command(moment, Command::CreateInbox { name });
+            self.wish(moment, Wish::CreateInbox { name });
         }
     }
 
@@ -383,11 +382,11 @@ impl Driver {
         if self.parts.core.inbox_address(&name).is_none() {
             return answer(done, Err(ListenError::NoInbox));
         }
-        let listen = Command::Listen {
+        let listen = Wish::Listen {
             name,
             is_interactive,
         };
-        self.command(moment, listen);
+        self.wish(moment, listen);
         answer(done, Ok(()));
     }
 
@@ -398,14 +397,12 @@ impl Driver {
         };
         if own != self.parts.seeds {
             self.parts.seeds.clone_from(&own);
-            self.command(moment, Command::Seeds(own));
+            self.wish(moment, Wish::Seeds(own));
         }
     }
 
-    fn command(&mut self, moment: Moment, command: Command) {
-        self.parts
-            .core
-            .handle_command(moment, command, &mut rand::rng());
+    fn wish(&mut self, moment: Moment, wish: Wish) {
+        self.parts.core.handle_wish(moment, wish, &mut rand::rng());
     }
 
     fn on_stored(&mut self, moment: Moment, done: Option<BatchDone>) {
@@ -585,7 +582,7 @@ impl Driver {
     /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is
     /// durable.
     async fn finish(mut self) {
-        self.command(self.parts.clock.moment(), Command::Stop);
+        self.wish(self.parts.clock.moment(), Wish::Stop);
         self.parts.is_online = false;
         let deadline = tokio::time::Instant::now() + GOODBYE_MAX;
         loop {

@@ -260,7 +260,7 @@ pub enum StoreDone {
 /// The contents of the store when the relay started.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
-pub struct Restored {
+pub struct Snapshot {
     /// Onion keys, newest first.
     pub onion_keys: Vec<StoredOnionKey>,
     /// The book of relays.

@@ -49,7 +49,7 @@ use clock::ClockVerdict;
 use context::{Out, Shared, Signal};
 use dialling::Dialling;
 use discovery::Discovery;
-use io::{ControlStats, Effect, LinkUp, News, Restored, StoreDone, Wake, WorkDone};
+use io::{ControlStats, Effect, LinkUp, News, Snapshot, StoreDone, Wake, WorkDone};
 use links::Links;
 use one_hop::Errand;
 use own::Own;
@@ -89,14 +89,14 @@ impl Control {
     /// A relay that takes up where it left.
     pub fn new(
         config: ControlConfig,
-        restored: Restored,
+        snapshot: Snapshot,
         moment: Moment,
         rng: &mut dyn CryptoRng,
     ) -> Self {
         let Moment { now, wall } = moment;
-        let (clock, jump) = ClockGuard::restore(restored.clock.as_deref(), now, wall);
+        let (clock, jump) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
         let relay = RelayId::from(config.identity.public());
-        let mut book = Book::restore(&config.network, restored.relays, wall);
+        let mut book = Book::restore(&config.network, snapshot.relays, wall);
         book.believe_met_only(&config.network, wall);
         let mut shared = Shared {
             relay,
@@ -114,21 +114,21 @@ impl Control {
             cx.tell(News::ClockSinceLastRun(jump));
         }
         cx.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
-        let spot = Spot::restore(&mut cx, restored.spot_checks.as_deref());
+        let spot = Spot::restore(&mut cx, snapshot.spot_checks.as_deref());
         let own = Own::restore(
             &mut cx,
-            restored.onion_keys,
-            &restored.receipts,
-            restored.listed,
+            snapshot.onion_keys,
+            &snapshot.receipts,
+            snapshot.listed,
         );
-        let mailbox = Mailbox::restore(&cx, restored.queues);
-        let directory = Directory::restore(restored.inbox_descriptors);
+        let mailbox = Mailbox::restore(&cx, snapshot.queues);
+        let directory = Directory::restore(snapshot.inbox_descriptors);
         cx.store_clock();
         Self {
             circuits: Circuits::default(),
             dialling: Dialling::default(),
             services: Services::new(directory, mailbox),
-            discovery: Discovery::new(relay, restored.anchors, now),
+            discovery: Discovery::new(relay, snapshot.anchors, now),
             own,
             spot,
             clock: ClockVerdict::new(jump),

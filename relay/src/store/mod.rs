@@ -27,7 +27,7 @@ use umbel_proto::directory::BookOp;
 use umbel_proto::inbox::holder::{HolderOp, Outcome};
 
 use self::commit::Committer;
-use crate::control::io::{Restored, StoreDone, StoreOp};
+use crate::control::io::{Snapshot, StoreDone, StoreOp};
 use crate::repeated::{MINUTE, Repeated};
 
 /// Most ops that wait for the store's thread. When full, ops are refused.
@@ -126,13 +126,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`]; the file is left as it is.
-    pub fn open(path: &Path, on_done: OnDone) -> Result<(Self, Restored), StoreError> {
+    pub fn open(path: &Path, on_done: OnDone) -> Result<(Self, Snapshot), StoreError> {
         let db = open::open(path)?;
-        let restored = restore(&db).map_err(|source| StoreError::of(path, source))?;
+        let snapshot = restore(&db).map_err(|source| StoreError::of(path, source))?;
         // All was read once, and most of it won't be again.
         db.execute_batch("PRAGMA shrink_memory")
             .map_err(|source| StoreError::of(path, source))?;
-        Ok((Self::start(db, on_done)?, restored))
+        Ok((Self::start(db, on_done)?, snapshot))
     }
 
     /// Gives the file to a thread of its own.
@@ -226,8 +226,8 @@ impl Drop for Store {
     }
 }
 
-fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
-    Ok(Restored {
+fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Snapshot> {
+    Ok(Snapshot {
         onion_keys: relays::restore_onion_keys(db)?,
         relays: relays::restore_relays(db)?,
         inbox_descriptors: relays::restore_inbox_descriptors(db)?,

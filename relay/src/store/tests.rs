@@ -21,7 +21,7 @@ const SOON: WallTime = WallTime(1_800_003_600);
 
 struct Open {
     store: Store,
-    restored: Restored,
+    snapshot: Snapshot,
     done: Receiver<StoreDone>,
 }
 
@@ -40,10 +40,10 @@ fn answers() -> (OnDone, Receiver<StoreDone>) {
 
 fn open(path: &Path) -> Open {
     let (on_done, done) = answers();
-    let (store, restored) = Store::open(path, on_done).unwrap();
+    let (store, snapshot) = Store::open(path, on_done).unwrap();
     Open {
         store,
-        restored,
+        snapshot,
         done,
     }
 }
@@ -56,7 +56,7 @@ fn open_full(path: &Path, pages: u32) -> Open {
         .unwrap();
     Open {
         store: Store::start(db, on_done).unwrap(),
-        restored: Restored::default(),
+        snapshot: Snapshot::default(),
         done,
     }
 }
@@ -144,7 +144,7 @@ fn file() -> (tempfile::TempDir, PathBuf) {
 fn a_mailbox_comes_back_without_its_bodies() {
     let (_directory, path) = file();
     let first = open(&path);
-    assert!(first.restored.queues.is_empty());
+    assert!(first.snapshot.queues.is_empty());
     assert!(first.run(put_queue(0)) == Outcome::Done);
     for seq in 1..=4 {
         assert!(first.run(put_record(seq, seq, 100)) == Outcome::Done);
@@ -161,7 +161,7 @@ fn a_mailbox_comes_back_without_its_bodies() {
         len: 100,
         expires_at: SOON,
     };
-    let [queue] = &second.restored.queues[..] else {
+    let [queue] = &second.snapshot.queues[..] else {
         panic!("one queue")
     };
     assert_eq!(queue.records, [entry(1), entry(3), entry(4)]);
@@ -177,7 +177,7 @@ fn a_mailbox_comes_back_without_its_bodies() {
     };
     assert!(second.run(forgetting) == Outcome::Done);
     second.store.close();
-    assert_eq!(open(&path).restored.queues[0].removed, [(id(77), SOON)]);
+    assert_eq!(open(&path).snapshot.queues[0].removed, [(id(77), SOON)]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_full_disk_fails_what_it_must_and_passes() {
     let roomy = open(&path);
     assert!(roomy.run(put_record(big, big, 200_000)) == Outcome::Done);
     roomy.store.close();
-    let queues = open(&path).restored.queues;
+    let queues = open(&path).snapshot.queues;
     let expected: Vec<u64> = stored[1..].iter().copied().chain([big, small]).collect();
     assert_eq!(
         queues[0]
@@ -298,8 +298,8 @@ fn a_removed_queue_leaves_nothing() {
     first.store.close();
     let second = open(&path);
     assert!(
-        second.restored.queues[0].records.is_empty()
-            && second.restored.queues[0].removed.is_empty()
+        second.snapshot.queues[0].records.is_empty()
+            && second.snapshot.queues[0].removed.is_empty()
     );
 }
 
@@ -372,14 +372,14 @@ fn descriptors_and_onion_keys_come_back() {
         onion_key(2, 200),
     ]));
     first.store.close();
-    let restored = open(&path).restored;
+    let snapshot = open(&path).snapshot;
     let row = |relay, bytes: &[u8]| BookRow {
         descriptor: bytes.to_vec(),
         age: age(relay),
     };
-    assert_eq!(restored.relays, [row(1, b"new"), row(2, b"two")]);
-    assert_eq!(restored.inbox_descriptors, [vec![9; 8192]]);
-    let keys: Vec<_> = restored
+    assert_eq!(snapshot.relays, [row(1, b"new"), row(2, b"two")]);
+    assert_eq!(snapshot.inbox_descriptors, [vec![9; 8192]]);
+    let keys: Vec<_> = snapshot
         .onion_keys
         .iter()
         .map(|key| (key.secret[0], key.created_at.as_secs()))

@@ -7,7 +7,7 @@ use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
 use umbel_proto::time::{Duration, Epoch, WallTime};
-use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
+use umbel_relay::control::io::{Listed, Snapshot, StoreDone, StoreOp, StoredOnionKey};
 
 /// Descriptors of inboxes: one for each key, whatever its epoch.
 pub type InboxDescriptors = BTreeMap<BlindedKey, (Epoch, Vec<u8>)>;
@@ -115,11 +115,11 @@ impl RelayDisk {
     }
 
     /// The contents when a relay starts.
-    pub fn restore(&self) -> Restored {
+    pub fn restore(&self) -> Snapshot {
         let committed = &self.committed;
         let inbox_descriptors = committed.inbox_descriptors.values();
         let inbox_descriptors = inbox_descriptors.map(|(_, descriptor)| descriptor.clone());
-        Restored {
+        Snapshot {
             onion_keys: committed.onion_keys.clone(),
             relays: committed.relays.values().cloned().collect(),
             inbox_descriptors: inbox_descriptors.collect(),

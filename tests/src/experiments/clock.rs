@@ -1,7 +1,7 @@
 //! Machines whose calendars are stepped (docs/protocol.md §1.6): nothing may be drawn anew or
 //! deleted, and inboxes must be found where they are.
 
-use umbel_client::core::{Command, Notice, Warning};
+use umbel_client::core::{Notice, Warning, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::time::{Duration, Instant};
@@ -180,9 +180,9 @@ impl Stage {
         let since = self.world.now();
         let name = "mail".to_owned();
         let is_interactive = true;
-        self.world.command(
+        self.world.wish(
             self.owner,
-            Command::Listen {
+            Wish::Listen {
                 name,
                 is_interactive,
             },

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_client::core::{Command, Core, Notice, StoreOp, StoreTicket};
+use umbel_client::core::{Core, Notice, StoreOp, StoreTicket, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, Moment};
@@ -24,7 +24,7 @@ pub(super) fn outbox_completions(input: &[u8]) {
     while let Some(op) = script.op() {
         match op % 8 {
             0 => bench.send(op >> 3),
-            1 => bench.command(Command::Cancel(id(op >> 3))),
+            1 => bench.wish(Wish::Cancel(id(op >> 3))),
             2..6 => bench.answer(usize::from(script.byte())),
             6 => bench.disk.is_full = !bench.disk.is_full,
             _ => bench.pass(Duration::from_secs(u64::from(script.byte()))),
@@ -90,15 +90,15 @@ impl Bench {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn wish(&mut self, wish: Wish) {
         let moment = self.moment();
-        self.core.handle_command(moment, command, &mut self.rng);
+        self.core.handle_wish(moment, wish, &mut self.rng);
     }
 
     /// Sends a message; each number once.
     fn send(&mut self, number: u8) {
         if self.sent.insert(id(number)) {
-            self.command(Command::Send {
+            self.wish(Wish::Send {
                 id: id(number),
                 address: *identity().address(),
                 body: vec![number; 40],

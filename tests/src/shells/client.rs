@@ -2,7 +2,7 @@
 
 use rand::CryptoRng;
 use umbel_client::core::io::LinkUp;
-use umbel_client::core::{Command, Core, Notice};
+use umbel_client::core::{Core, Notice, Wish};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::Peer;
 use umbel_proto::link::{LinkId, LinkOp, circuit_of};
@@ -112,9 +112,9 @@ impl SimClient {
     }
 
     /// The user wants something.
-    pub fn command(&mut self, moment: Moment, command: Command, rng: &mut dyn CryptoRng) {
+    pub fn wish(&mut self, moment: Moment, wish: Wish, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {
-            core.handle_command(moment, command, rng);
+            core.handle_wish(moment, wish, rng);
         }
     }
 

@@ -19,7 +19,7 @@ use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
-use umbel_relay::control::io::{Effect, LinkUp, News, Restored, Work, WorkDone};
+use umbel_relay::control::io::{Effect, LinkUp, News, Snapshot, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
 
@@ -143,9 +143,9 @@ impl LoneRelay {
                 age,
             })
             .collect();
-        let restored = Restored {
+        let restored = Snapshot {
             relays,
-            ..Restored::default()
+            ..Snapshot::default()
         };
         let now = Instant::from_micros(1_000_000);
         let mut relay = Self {

@@ -1,7 +1,7 @@
 //! The users of a world: their actions, and the notices that they get.
 
 use rand::RngExt;
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Notice, Wish};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, Instant};
@@ -11,19 +11,19 @@ use super::network::Node;
 use crate::shells::ClientName;
 
 impl World {
-    /// A user's command.
-    pub fn command(&mut self, name: ClientName, command: Command) {
+    /// A user's wish.
+    pub fn wish(&mut self, name: ClientName, wish: Wish) {
         let moment = self.moment_of(Node::Client(name.0));
-        self.clients[name.0].command(moment, command, &mut self.rng);
+        self.clients[name.0].wish(moment, wish, &mut self.rng);
         self.drain(Node::Client(name.0));
     }
 
     /// Sends a message; its id.
     pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
         let id = MessageId(self.rng.random());
-        self.command(
+        self.wish(
             from,
-            Command::Send {
+            Wish::Send {
                 id,
                 address: *address,
                 body,
@@ -38,9 +38,9 @@ impl World {
     /// # Panics
     /// It is not ready within two minutes.
     pub fn create_inbox(&mut self, owner: ClientName, name: &str) -> InboxAddress {
-        self.command(
+        self.wish(
             owner,
-            Command::CreateInbox {
+            Wish::CreateInbox {
                 name: name.to_owned(),
             },
         );

@@ -16,7 +16,7 @@ use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot};
 use umbel_proto::inbox::mailbox::{QueueKind, QueueTerms};
 use umbel_proto::time::{Epoch, WallTime};
-use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
+use umbel_relay::control::io::{Listed, Snapshot, StoreDone, StoreOp, StoredOnionKey};
 use umbel_relay::store::Store;
 use umbel_tests::disk::RelayDisk;
 
@@ -27,7 +27,7 @@ struct OnDisk {
     dirs: TempDir,
     lives: usize,
     open: Option<(Store, Receiver<StoreDone>)>,
-    restored: Restored,
+    restored: Snapshot,
     written: Vec<StoreOp>,
 }
 
@@ -37,7 +37,7 @@ impl OnDisk {
             dirs: TempDir::new().unwrap(),
             lives: 0,
             open: None,
-            restored: Restored::default(),
+            restored: Snapshot::default(),
             written: Vec::new(),
         };
         std::fs::create_dir(store.dir()).unwrap();
@@ -139,7 +139,7 @@ fn answer_line(done: &StoreDone) -> String {
     }
 }
 
-fn restored_lines(restored: &Restored) -> Vec<String> {
+fn restored_lines(restored: &Snapshot) -> Vec<String> {
     let keys = restored.onion_keys.iter().map(|key| {
         let made_at = key.created_at.as_secs();
         format!("onion key {} of {made_at}", hex(&*key.secret))

@@ -41,19 +41,19 @@ fn deferred() -> Notice {
 }
 
 /// A message that `holders` of two held when it was in the outbox, after these notices.
-fn after(holders: usize, notices: &[Notice]) -> Delivery {
+fn after(holders: usize, notices: &[Notice]) -> Watch {
     after_at(Stage::Kept, holders, notices)
 }
 
-fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Delivery {
-    let mut delivery = Delivery::new(stage, Duration::from_secs(60));
-    delivery.watch_all(vec![entry(holders)], NOW);
-    notices.iter().for_each(|notice| delivery.take(notice));
-    delivery
+fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Watch {
+    let mut watch = Watch::new(stage, Duration::from_secs(60));
+    watch.add_all(vec![entry(holders)], NOW);
+    notices.iter().for_each(|notice| watch.take(notice));
+    watch
 }
 
-fn is_waited_for(delivery: &Delivery) -> bool {
-    delivery
+fn is_waited_for(watch: &Watch) -> bool {
+    watch
         .messages
         .values()
         .any(|progress| progress.fate.is_none())
@@ -67,10 +67,10 @@ fn a_held_message_is_waited_for_until_an_attempt_ends() {
         (Some(held(2, 2)), true),
         (Some(Notice::Unreachable), true),
     ] {
-        let delivery = after(2, last.as_slice());
-        assert_eq!(is_waited_for(&delivery), !is_over);
-        assert_eq!(delivery.messages[&ID].fate(), Fate::Held);
-        assert!(delivery.outcome().is_ok());
+        let watch = after(2, last.as_slice());
+        assert_eq!(is_waited_for(&watch), !is_over);
+        assert_eq!(watch.messages[&ID].fate(), Fate::Held);
+        assert!(watch.outcome().is_ok());
     }
 }
 
@@ -112,10 +112,10 @@ fn a_message_that_nobody_has_is_queued_and_one_that_some_have_is_kept() {
             Fate::Kept(Missing::Obstacle(Obstacle::Time)),
         ),
     ] {
-        let delivery = after(0, &notices);
-        assert_eq!(delivery.messages[&ID].fate(), expected, "{notices:?}");
+        let watch = after(0, &notices);
+        assert_eq!(watch.messages[&ID].fate(), expected, "{notices:?}");
         assert_eq!(
-            delivery.outcome().is_err(),
+            watch.outcome().is_err(),
             matches!(expected, Fate::Queued(_))
         );
     }
@@ -140,11 +140,11 @@ fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
         (Stage::Held, soon.clone(), false),
         (Stage::Held, deferred(), true),
     ] {
-        let delivery = after_at(stage, 0, &[held(1, 2), last.clone()]);
-        assert_eq!(is_waited_for(&delivery), !is_over, "{stage:?} {last:?}");
-        assert_eq!(delivery.messages[&ID].state(), "kept");
-        assert!(delivery.messages[&ID].text().contains("kept by one relay"));
-        assert_eq!(delivery.outcome().is_ok(), stage == Stage::Kept);
+        let watch = after_at(stage, 0, &[held(1, 2), last.clone()]);
+        assert_eq!(is_waited_for(&watch), !is_over, "{stage:?} {last:?}");
+        assert_eq!(watch.messages[&ID].state(), "kept");
+        assert!(watch.messages[&ID].text().contains("kept by one relay"));
+        assert_eq!(watch.outcome().is_ok(), stage == Stage::Kept);
     }
     assert!(
         is_waited_for(&after(0, std::slice::from_ref(&soon))),
@@ -177,9 +177,9 @@ fn a_list_of_relays_that_never_came_is_why_nothing_was_sent() {
         (vec![waiting.clone()], Obstacle::View { relays: 3 }),
         (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time),
     ] {
-        let mut delivery = after(0, &notices);
-        delivery.on_time_up(3);
-        assert_eq!(delivery.messages[&ID].fate(), Fate::Queued(expected));
+        let mut watch = after(0, &notices);
+        watch.on_time_up(3);
+        assert_eq!(watch.messages[&ID].fate(), Fate::Queued(expected));
     }
 }
 
@@ -189,10 +189,10 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
         next_try_at: Some(WallTime(1_790_000_030)),
         ..entry(1)
     };
-    let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
-    delivery.watch_all(vec![waiting], NOW);
-    assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
-    assert!(delivery.messages[&ID].next_copy_in().is_some());
+    let mut watch = Watch::new(Stage::Kept, Duration::from_secs(60));
+    watch.add_all(vec![waiting], NOW);
+    assert!(!is_waited_for(&watch) && watch.outcome().is_ok());
+    assert!(watch.messages[&ID].next_copy_in().is_some());
     assert!(is_waited_for(&after(1, &[])), "this one is tried now");
 
     let next_try_at = Some(WallTime(1_790_000_100));
@@ -213,10 +213,10 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
             obstacle: Some(DeferReason::NoDescriptor),
             ..entry(holders)
         };
-        let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
-        delivery.watch_all(vec![failed], NOW);
+        let mut watch = Watch::new(Stage::Kept, Duration::from_secs(60));
+        watch.add_all(vec![failed], NOW);
         assert_eq!(
-            delivery.messages[&ID].fate,
+            watch.messages[&ID].fate,
             Some(expected),
             "its attempt has failed before"
         );
@@ -225,19 +225,15 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
 
 #[test]
 fn a_silent_holder_is_waited_for_briefly_once_another_has_it() {
-    let mut delivery = after(0, &[held(1, 2)]);
-    assert!(
-        delivery
-            .patient_until()
-            .is_some_and(|at| at < delivery.ends_at)
-    );
-    delivery.lose_patience();
-    assert!(is_waited_for(&delivery), "not yet");
-    for progress in delivery.messages.values_mut() {
+    let mut watch = after(0, &[held(1, 2)]);
+    assert!(watch.patient_until().is_some_and(|at| at < watch.ends_at));
+    watch.lose_patience();
+    assert!(is_waited_for(&watch), "not yet");
+    for progress in watch.messages.values_mut() {
         progress.kept_at = progress.kept_at.and_then(|at| at.checked_sub(PATIENCE));
     }
-    delivery.lose_patience();
-    assert!(!is_waited_for(&delivery));
+    watch.lose_patience();
+    assert!(!is_waited_for(&watch));
     assert_eq!(
         after_at(Stage::Held, 0, &[held(1, 2)]).patient_until(),
         None
@@ -274,35 +270,35 @@ fn a_message_that_left_unseen_is_what_its_last_notice_says() {
             assert_eq!(watched.messages[&ID].fate(), expected);
         }
     }
-    let mut delivery = after(0, &[]);
-    delivery.take_outbox(vec![entry(1)], &[], NOW);
+    let mut watch = after(0, &[]);
+    watch.take_outbox(vec![entry(1)], &[], NOW);
     assert_eq!(
-        (delivery.messages[&ID].holders, is_waited_for(&delivery)),
+        (watch.messages[&ID].holders, is_waited_for(&watch)),
         (1, true)
     );
 }
 
 /// As `umbel send` watches a message that it has just put into the outbox.
-fn sent() -> Delivery {
-    let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
-    delivery.watch(ID);
-    delivery
+fn sent() -> Watch {
+    let mut watch = Watch::new(Stage::Kept, Duration::from_secs(60));
+    watch.add(ID);
+    watch
 }
 
 #[test]
 fn a_message_that_left_and_nobody_knows_why_is_in_doubt() {
-    let mut delivery = sent();
-    delivery.take_outbox(Vec::new(), &[], NOW);
-    assert_eq!(delivery.messages[&ID].state(), "left");
-    let failure = delivery.outcome().unwrap_err();
+    let mut watch = sent();
+    watch.take_outbox(Vec::new(), &[], NOW);
+    assert_eq!(watch.messages[&ID].state(), "left");
+    let failure = watch.outcome().unwrap_err();
     assert_eq!(failure.exit, Exit::InDoubt);
 
     for stage in [Stage::Kept, Stage::Held] {
-        let mut delivery = after_at(stage, 0, &[held(1, 2)]);
-        delivery.take_outbox(Vec::new(), &[], NOW);
-        let progress = delivery.messages[&ID];
+        let mut watch = after_at(stage, 0, &[held(1, 2)]);
+        watch.take_outbox(Vec::new(), &[], NOW);
+        let progress = watch.messages[&ID];
         assert_eq!((progress.state(), progress.holders), ("kept", 1));
-        let exit = delivery.outcome().err().map(|failure| failure.exit);
+        let exit = watch.outcome().err().map(|failure| failure.exit);
         assert_eq!(exit, (stage == Stage::Held).then_some(Exit::InDoubt));
     }
 }
@@ -318,10 +314,10 @@ fn a_message_that_left_unseen_expired_if_its_life_was_over() {
         (1, 1000, Fate::Kept(missing)),
         (2, 1000, Fate::Held),
     ] {
-        let mut delivery = after(holders, &[]);
-        delivery.take_outbox(Vec::new(), &[], NOW + Duration::from_secs(age));
+        let mut watch = after(holders, &[]);
+        watch.take_outbox(Vec::new(), &[], NOW + Duration::from_secs(age));
         assert_eq!(
-            delivery.messages[&ID].fate(),
+            watch.messages[&ID].fate(),
             expected,
             "{holders} holders after {age} s"
         );
@@ -338,8 +334,8 @@ fn a_holder_that_was_reported_is_not_taken_back() {
     let wait = Duration::from_secs(9);
     let planned = Notice::Scheduled { id: ID, wait };
     // The next driver knows of none.
-    let delivery = after(0, &[held(1), planned, held(0)]);
-    let progress = delivery.messages[&ID];
+    let watch = after(0, &[held(1), planned, held(0)]);
+    let progress = watch.messages[&ID];
     assert_eq!((progress.holders, progress.state()), (1, "kept"));
     assert!(progress.text().starts_with("kept by one relay"));
 }
@@ -353,13 +349,13 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
     };
     let kept = Fate::Kept(Missing::Expired(Copies::Held(1)));
     for stage in [Stage::Kept, Stage::Held] {
-        let delivery = after_at(stage, 0, std::slice::from_ref(&expired));
-        let progress = delivery.messages[&ID];
+        let watch = after_at(stage, 0, std::slice::from_ref(&expired));
+        let progress = watch.messages[&ID];
         assert_eq!(
             (progress.fate(), progress.state(), progress.holders),
             (kept, "kept", 1)
         );
-        assert_eq!(delivery.outcome().is_ok(), stage == Stage::Kept);
+        assert_eq!(watch.outcome().is_ok(), stage == Stage::Kept);
     }
     let failure = after_at(Stage::Held, 0, &[expired]).outcome().unwrap_err();
     assert_eq!(failure.exit, Exit::InDoubt, "one relay has it");
@@ -394,13 +390,13 @@ fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
             copies,
             wanted: 2,
         };
-        let delivery = after(0, &[expired]);
-        let progress = delivery.messages[&ID];
+        let watch = after(0, &[expired]);
+        let progress = watch.messages[&ID];
         assert_eq!(
             (progress.state(), progress.may_be_out()),
             ("expired", Some(may_be_out))
         );
-        let failure = delivery.outcome().unwrap_err();
+        let failure = watch.outcome().unwrap_err();
         assert_eq!(failure.exit, exit);
         assert!(failure.hint.contains(advice), "{}", failure.hint);
         let warning = expired_text(ID, copies, 2);

@@ -51,16 +51,16 @@ pub(super) async fn in_passing(
     notices: &mut Notices,
 ) -> Result<(), Failure> {
     let outbox = client.outbox().await?;
-    let mut delivery = Delivery::new(Stage::Kept, IN_PASSING);
-    delivery.watch_all(
+    let mut watch = Watch::new(Stage::Kept, IN_PASSING);
+    watch.add_all(
         outbox.into_iter().filter(|entry| !entry.is_held()),
         Clock::wall(),
     );
-    delivery.wait(session, client, notices).await
+    watch.wait(session, client, notices).await
 }
 
 /// Some messages on their way.
-pub(super) struct Delivery {
+pub(super) struct Watch {
     pub(super) messages: BTreeMap<MessageId, Progress>,
     stage: Stage,
     began_at: Instant,
@@ -70,7 +70,7 @@ pub(super) struct Delivery {
     is_reported: bool,
 }
 
-impl Delivery {
+impl Watch {
     /// None so far; to be waited for until this stage, or until `timeout` has passed.
     pub(super) fn new(stage: Stage, timeout: Duration) -> Self {
         let began_at = Instant::now();
@@ -94,13 +94,13 @@ impl Delivery {
     }
 
     /// This one too, which nobody has yet.
-    pub(super) fn watch(&mut self, id: MessageId) {
+    pub(super) fn add(&mut self, id: MessageId) {
         self.messages.entry(id).or_default();
     }
 
     /// These too, until an attempt at each has ended; enough may have had some of them before.
     /// `wall` is the time now.
-    pub(super) fn watch_all(
+    pub(super) fn add_all(
         &mut self,
         outbox: impl IntoIterator<Item = OutboxEntry>,
         wall: WallTime,
