@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use umbel_client::core::io::{Notice, Warning};
+use umbel_client::core::io::{Notice, Warning, is_held_by_enough};
 use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
@@ -387,7 +387,9 @@ fn progress_text(notice: &Notice) -> Option<String> {
         Notice::Queued(_) => "safe in the outbox".to_owned(),
         Notice::Held {
             holders, wanted, ..
-        } if holders >= wanted => format!("held by {}", output::count(*holders, "relay")),
+        } if is_held_by_enough(*holders, *wanted) => {
+            format!("held by {}", output::count(*holders, "relay"))
+        }
         Notice::Held {
             holders, wanted, ..
         } => format!("kept by {holders} of {wanted} relays"),
