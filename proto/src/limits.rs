@@ -584,6 +584,20 @@ pub const OUTAGE_SPAN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Mailboxes outside its descriptor that an owner still fetches from (§10.5(6)).
 pub const LEFT_MAILBOXES_MAX: usize = 48;
 
+/// Messages of one chain that may be passed over at once (§11.3).
+pub const SKIP_MAX: u32 = 256;
+/// Keys of messages passed over that are kept (§11.3).
+pub const SKIPPED_KEPT_MAX: usize = 1024;
+/// How long they are kept (§11.3).
+pub const SKIPPED_LIFE: Duration = Duration::from_secs(21 * 24 * 3600);
+/// Nonces of opened messages that are kept, to know copies (§11.3).
+pub const NONCES_KEPT: usize = 256;
+/// Post-quantum epochs whose keys are kept (§11.4).
+pub const PQ_EPOCHS_KEPT: usize = 4;
+/// Messages after which a share that waits gets a larger one (§11.4).
+pub const SHARE_WAIT_MESSAGES: u32 = 50;
+/// Time after which it does (§11.4).
+pub const SHARE_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How far a message's number may be ahead of the first that is still awaited (§11.8).
 pub const NUMBERS_AHEAD_MAX: u64 = 4096;
 /// Ranges of numbers in one acknowledgement (§11.8).

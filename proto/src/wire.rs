@@ -72,6 +72,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// How many bytes are left.
+    pub const fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// All that is left.
     pub const fn rest(self) -> &'a [u8] {
         self.rest

@@ -13,6 +13,7 @@ use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
+use crate::crypto::dh::{DhPublic, DhSecret};
 use crate::crypto::sign::Signature;
 
 const PREFIX_DOMAIN: &[u8] = b"Derive temporary signing key hash input";
@@ -71,6 +72,24 @@ impl SoundKey {
         };
         point
     }
+}
+
+/// The X25519 form of an Ed25519 public key: the u-coordinate of the same point, as in RFC 7748 §4.1.
+/// One key pair may serve both (Thormarker, *On using the same key pair for Ed25519 and an X25519
+/// based KEM*, 2021).
+pub fn dh_of_identity(key: &SoundKey) -> DhPublic {
+    DhPublic(key.point().to_montgomery().0)
+}
+
+/// The X25519 form of the Ed25519 secret with this seed.
+pub fn dh_of_seed(seed: &[u8; 32]) -> DhSecret {
+    let hash = Zeroizing::new(<[u8; 64]>::from(Sha512::digest(seed)));
+    let mut scalar = Zeroizing::new([0; 32]);
+    for (to, from) in scalar.iter_mut().zip(hash.iter()) {
+        *to = *from;
+    }
+    // X25519 clamps it as Ed25519 does.
+    DhSecret::from_bytes(&scalar)
 }
 
 /// Signs with a blinded key. Not `Clone`, not `Debug`, wiped on drop.

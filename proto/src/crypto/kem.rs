@@ -17,7 +17,7 @@ pub const ENCAPSULATION_KEY_LEN: usize = 1184;
 /// Length of a ciphertext, bytes.
 pub const CIPHERTEXT_LEN: usize = 1088;
 /// Length of the seed that a key pair is made from, bytes.
-pub(super) const SEED_LEN: usize = libcrux_ml_kem::KEY_GENERATION_SEED_SIZE;
+pub const KEM_SEED_LEN: usize = libcrux_ml_kem::KEY_GENERATION_SEED_SIZE;
 
 /// Length of a decapsulation key in its expanded form, bytes.
 const ML_KEM_768_SECRET_LEN: usize = 2400;
@@ -33,13 +33,13 @@ pub struct BadEncapsulationKey;
 impl KemSecret {
     /// A fresh key pair.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
-        let mut seed = Zeroizing::new([0; SEED_LEN]);
+        let mut seed = Zeroizing::new([0; KEM_SEED_LEN]);
         rng.fill_bytes(&mut *seed);
         Self::from_seed(&seed)
     }
 
     /// The key pair of a seed.
-    pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
+    pub fn from_seed(seed: &[u8; KEM_SEED_LEN]) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
         // libcrux wipes nothing: its temporaries stay on the stack until later calls overwrite
         // them.
         let (secret, public) = libcrux::generate_key_pair(*seed).into_parts();
@@ -86,6 +86,6 @@ pub fn encapsulate(
 }
 
 /// Whether all coefficients are below the modulus, as those of a key are.
-pub(super) fn is_encapsulation_key(bytes: &[u8; ENCAPSULATION_KEY_LEN]) -> bool {
+pub fn is_encapsulation_key(bytes: &[u8; ENCAPSULATION_KEY_LEN]) -> bool {
     libcrux::validate_public_key(&libcrux::MlKem768PublicKey::from(bytes))
 }

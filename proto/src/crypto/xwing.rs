@@ -58,7 +58,7 @@ impl Opener {
     pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> Self {
         let mut expanded = Shake256::default().chain(seed).finalize_xof();
         let (mut kem_seed, mut dh) = (
-            Zeroizing::new([0; kem::SEED_LEN]),
+            Zeroizing::new([0; kem::KEM_SEED_LEN]),
             Zeroizing::new([0; DH_LEN]),
         );
         expanded.read(&mut *kem_seed);

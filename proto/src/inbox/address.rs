@@ -46,6 +46,11 @@ impl InboxAddress {
             .map_err(|WeakKey| AddressError::Weak)
     }
 
+    /// The key, which is sound.
+    pub const fn sound_key(&self) -> &SoundKey {
+        &self.0
+    }
+
     /// The address's key.
     pub const fn key(&self) -> &[u8; 32] {
         self.0.as_bytes()

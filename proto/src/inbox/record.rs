@@ -6,7 +6,10 @@
 use core::fmt;
 
 use rand::CryptoRng;
+use zeroize::Zeroizing;
 
+use crate::conversation::opening::Introduction;
+use crate::conversation::session::Rooms;
 use crate::crypto::hpke::{self, SEAL_OVERHEAD_LEN};
 pub use crate::crypto::hpke::{SealKey, SealSecret};
 use crate::crypto::kdf::sha256;
@@ -16,7 +19,10 @@ use crate::wire::{Malformed, Reader};
 
 /// Version, message id and body length in front of the body, bytes (§10.4).
 const HEADER_LEN: usize = 1 + MessageId::LEN + 4;
-const VERSION: u8 = 1;
+/// Contents that are a message without a way back.
+const ONE_WAY: u8 = 1;
+/// Contents that open a conversation.
+const OPENING: u8 = 2;
 const INFO: &[u8] = b"umbel record 1";
 const ID_DOMAIN: &[u8] = b"umbel record id";
 
@@ -53,6 +59,34 @@ impl fmt::Debug for Message {
             .field("id", &self.id)
             .field("body_len", &self.body.len())
             .finish()
+    }
+}
+
+/// What a record says, once its seal is open.
+#[derive(PartialEq, Eq)]
+pub enum Opened {
+    /// A message without a way back (§10.4).
+    OneWay(Message),
+    /// A conversation begins, or is written to before it was answered (§11.2).
+    Opening(Opening),
+}
+
+/// The beginning of a conversation: who writes, and the first message of the session.
+#[derive(PartialEq, Eq)]
+pub struct Opening {
+    /// By which the session is made.
+    pub introduction: Introduction,
+    /// A message of the session.
+    pub message: Vec<u8>,
+}
+
+/// Only the length of what it says.
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OneWay(message) => message.fmt(f),
+            Self::Opening(opening) => write!(f, "Opening({} bytes)", opening.message.len()),
+        }
     }
 }
 
@@ -124,7 +158,7 @@ pub fn seal_record(
         let (version, rest) = content.split_at_mut(1);
         let (id, rest) = rest.split_at_mut(MessageId::LEN);
         let (len, rest) = rest.split_at_mut(4);
-        version.fill(VERSION);
+        version.fill(ONE_WAY);
         id.copy_from_slice(message.id.as_bytes());
         len.copy_from_slice(&body_len.to_be_bytes());
         rest.split_at_mut(message.body.len())
@@ -136,20 +170,57 @@ pub fn seal_record(
     Ok(record)
 }
 
-/// Opens a record that was fetched (§10.4(1)).
+/// How long a message is that opens a conversation with such an introduction, for each of
+/// [`RECORD_LENS`], bytes (§11.2(4)).
+pub const fn opening_rooms(introduction: &Introduction) -> Rooms {
+    let mut rooms = RECORD_LENS;
+    let mut class = 0;
+    while class < rooms.len() {
+        rooms[class] -= SEAL_OVERHEAD_LEN + 1 + introduction.encoded_len();
+        class += 1;
+    }
+    rooms
+}
+
+/// Seals the opening of a conversation. `message` is as long as one of [`opening_rooms`].
+pub fn seal_opening(
+    key: &SealKey,
+    introduction: &Introduction,
+    message: &[u8],
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Vec<u8> {
+    let mut contents = Zeroizing::new(vec![OPENING]);
+    introduction.encode(&mut contents);
+    contents.extend(message);
+    let write = |space: &mut [u8]| space.copy_from_slice(&contents);
+    let record = hpke::seal(key, INFO, contents.len(), write, rng);
+    assert!(is_record_len(record.len()), "the ratchet filled its room");
+    record
+}
+
+/// Opens a record that was fetched (§10.4(1), §11.2(4)).
 ///
 /// # Errors
 /// It is not a record, not for us, or its sender wrote nonsense.
-pub fn open_record(secret: &SealSecret, record: &[u8]) -> Result<Message, RecordFault> {
+pub fn open_record(secret: &SealSecret, record: &[u8]) -> Result<Opened, RecordFault> {
     if !is_record_len(record.len()) {
         return Err(RecordFault::Length);
     }
     let content = hpke::open(secret, INFO, record).map_err(|_| RecordFault::Seal)?;
     let mut reader = Reader::new(&content);
-    if reader.u8().map_err(RecordFault::Malformed)? != VERSION {
-        return Err(RecordFault::Version);
-    }
-    decode_message(reader).map_err(RecordFault::Malformed)
+    let opened = match reader.u8().map_err(RecordFault::Malformed)? {
+        ONE_WAY => decode_message(reader).map(Opened::OneWay),
+        OPENING => decode_opening(reader).map(Opened::Opening),
+        _ => return Err(RecordFault::Version),
+    };
+    opened.map_err(RecordFault::Malformed)
+}
+
+fn decode_opening(mut reader: Reader<'_>) -> Result<Opening, Malformed> {
+    Ok(Opening {
+        introduction: Introduction::decode(&mut reader)?,
+        message: reader.rest().to_vec(),
+    })
 }
 
 fn decode_message(mut reader: Reader<'_>) -> Result<Message, Malformed> {
@@ -169,6 +240,13 @@ mod tests {
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
+
+    use crate::conversation::opening::INTRODUCTION_LENS;
+    use crate::conversation::session::MESSAGE_OVERHEAD_LEN;
+    use crate::crypto::dh::DhSecret;
+    use crate::ids::NetworkId;
+    use crate::inbox::address::InboxIdentity;
+    use crate::time::WallTime;
 
     fn secret() -> SealSecret {
         SealSecret::from_seed(&[3; 32])
@@ -202,7 +280,10 @@ mod tests {
         for (bucket, &len_max) in MESSAGE_LENS_MAX.iter().enumerate() {
             let record = sealed(&message(len_max)).unwrap();
             assert_eq!(record.len(), RECORD_LENS[bucket]);
-            assert_eq!(open_record(&secret(), &record), Ok(message(len_max)));
+            assert_eq!(
+                open_record(&secret(), &record),
+                Ok(Opened::OneWay(message(len_max)))
+            );
             if let Some(&next_len) = RECORD_LENS.get(bucket + 1) {
                 assert_eq!(sealed(&message(len_max + 1)).unwrap().len(), next_len);
             }
@@ -261,8 +342,8 @@ mod tests {
             let head = [&[version][..], &[5; 16], &len.to_be_bytes(), rest].concat();
             open_record(&secret(), &sealed_content(&head))
         };
-        assert_eq!(content(1, 2, &[0xab; 2]), Ok(message(2)));
-        assert_eq!(content(2, 2, &[0xab; 2]), Err(RecordFault::Version));
+        assert_eq!(content(1, 2, &[0xab; 2]), Ok(Opened::OneWay(message(2))));
+        assert_eq!(content(3, 2, &[0xab; 2]), Err(RecordFault::Version));
         assert_eq!(
             content(1, 1, &[0xab; 2]),
             Err(RecordFault::Malformed(Malformed::Trailing)),
@@ -278,6 +359,40 @@ mod tests {
             content(1, u32::MAX, &[]),
             Err(RecordFault::Malformed(Malformed::Truncated))
         );
+    }
+
+    #[test] // §11.2(4)
+    fn an_opening_carries_a_message_of_its_session() {
+        let mut rng = ChaCha20Rng::seed_from_u64(8);
+        let (alice, bob) = (
+            DhSecret::generate(&mut rng),
+            InboxIdentity::from_seed(&[2; 32]),
+        );
+        let (network, now) = (NetworkId([1; 32]), WallTime(1_790_000_000));
+        let begun = Introduction::begin(&network, bob.address(), &alice, None, now, &mut rng);
+        let (introduction, begun) = begun.unwrap();
+        let (mut session, rooms) = (begun.session, opening_rooms(&introduction));
+        for (len, class) in [(100, 0), (rooms[0] - MESSAGE_OVERHEAD_LEN + 1, 1)] {
+            let text = vec![7; len];
+            let sealed = session.seal(&text, &rooms, now, &mut rng).unwrap();
+            let record = seal_opening(&secret().public(), &introduction, &sealed.message, &mut rng);
+            assert_eq!((sealed.class, record.len()), (class, RECORD_LENS[class]));
+            let Ok(Opened::Opening(opening)) = open_record(&secret(), &record) else {
+                panic!("it opens a conversation")
+            };
+            let accepted = opening.introduction.accept(&network, &bob, now).unwrap();
+            let mut reader = accepted.session;
+            assert_eq!(reader.open(&opening.message, now).unwrap()[..len], text);
+            assert!(!format!("{:?}", Opened::Opening(opening)).contains("[7"));
+        }
+    }
+
+    #[test] // §11.2(4)
+    fn a_short_first_message_takes_one_cell_with_its_way_back() {
+        let room = |introduction: usize| {
+            RECORD_LENS[0] - SEAL_OVERHEAD_LEN - 1 - introduction - MESSAGE_OVERHEAD_LEN
+        };
+        assert_eq!(INTRODUCTION_LENS.map(room), [450, 418]);
     }
 
     #[test] // §10.1(2)
@@ -296,7 +411,7 @@ mod tests {
         #[test] // §10.4(2)
         fn any_message_survives(id: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..3000)) {
             let message = Message { id: MessageId(id), body };
-            prop_assert_eq!(open_record(&secret(), &sealed(&message).unwrap()), Ok(message));
+            prop_assert_eq!(open_record(&secret(), &sealed(&message).unwrap()), Ok(Opened::OneWay(message)));
         }
 
         #[test]
@@ -307,7 +422,7 @@ mod tests {
 
         #[test]
         fn any_sealed_content_is_a_message_or_refused(content in prop::collection::vec(any::<u8>(), 0..600)) {
-            if let Ok(message) = open_record(&secret(), &sealed_content(&content)) {
+            if let Ok(Opened::OneWay(message)) = open_record(&secret(), &sealed_content(&content)) {
                 prop_assert!(message.body.len() <= MESSAGE_LENS_MAX[0]);
             }
         }

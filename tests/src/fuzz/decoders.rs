@@ -12,7 +12,7 @@ use umbel_proto::ids::Peer;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Outer};
 use umbel_proto::inbox::mailbox::{MailboxReply, MailboxRequest};
-use umbel_proto::inbox::record::{MESSAGE_LEN_MAX, is_record_len, open_record};
+use umbel_proto::inbox::record::{MESSAGE_LEN_MAX, Opened, is_record_len, open_record};
 use umbel_proto::limits::{
     BODY_LEN, CELL_HEADER_LEN, CELL_LEN, INVITE_SEEDS_MAX, MAILBOXES_MAX, RELAY_DESCRIPTOR_LEN_MAX,
 };
@@ -164,8 +164,21 @@ pub(super) fn inbox_descriptor(input: &[u8]) {
 }
 
 pub(super) fn record(input: &[u8]) {
-    if let Ok(message) = open_record(&seal_secret(), input) {
-        assert!(is_record_len(input.len()) && message.body.len() <= MESSAGE_LEN_MAX);
+    match open_record(&seal_secret(), input) {
+        Ok(Opened::OneWay(message)) => {
+            assert!(is_record_len(input.len()) && message.body.len() <= MESSAGE_LEN_MAX);
+        }
+        Ok(Opened::Opening(opening)) => {
+            let network = Network::local().id;
+            if let Ok(begun) = opening.introduction.accept(&network, &identity(), WALL) {
+                let mut session = begun.session;
+                assert!(
+                    session.open(&opening.message, WALL).is_err(),
+                    "nobody sealed it"
+                );
+            }
+        }
+        Err(_) => {}
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rand::CryptoRng;
 use umbel_proto::crypto::kdf::{hkdf_expand, hkdf_extract};
-use umbel_proto::inbox::record::{Message, RecordFault, SealKey, SealSecret, open_record};
+use umbel_proto::inbox::record::{Message, Opened, RecordFault, SealKey, SealSecret, open_record};
 use umbel_proto::limits::{SEAL_KEY_KEPT_AFTER, SEAL_KEYS_MAX};
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use zeroize::Zeroizing;
@@ -111,7 +111,12 @@ impl SealKeys {
         let all = past.chain(self.by_epoch.range(epoch.next()..));
         let mut opened = Err(RecordFault::Seal);
         for (_, secret) in all {
-            opened = open_record(secret, record);
+            opened = match open_record(secret, record) {
+                Ok(Opened::OneWay(message)) => Ok(message),
+                // This program can't answer.
+                Ok(Opened::Opening(_)) => Err(RecordFault::Version),
+                Err(fault) => Err(fault),
+            };
             if opened != Err(RecordFault::Seal) {
                 break;
             }
