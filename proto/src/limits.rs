@@ -593,11 +593,13 @@ pub const SKIPPED_LIFE: Duration = Duration::from_secs(21 * 24 * 3600);
 /// Nonces of opened messages that are kept, to know copies (§11.3).
 pub const NONCES_KEPT: usize = 256;
 /// Post-quantum epochs whose keys are kept (§11.4).
-pub const PQ_EPOCHS_KEPT: usize = 4;
+pub const PQ_EPOCHS_KEPT: usize = 16;
 /// Messages after which a share that waits gets a larger one (§11.4).
 pub const SHARE_WAIT_MESSAGES: u32 = 50;
 /// Time after which it does (§11.4).
 pub const SHARE_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Sessions of one conversation whose names are kept (§11.6).
+pub const SESSIONS_KNOWN_MAX: usize = 64;
 /// How far a message's number may be ahead of the first that is still awaited (§11.8).
 pub const NUMBERS_AHEAD_MAX: u64 = 4096;
 /// Ranges of numbers in one acknowledgement (§11.8).

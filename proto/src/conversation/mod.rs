@@ -12,4 +12,7 @@ mod recovery;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
+pub mod thread;
+#[cfg(test)]
+mod thread_tests;
 pub mod verification;

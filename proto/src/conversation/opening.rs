@@ -23,6 +23,7 @@ use crate::wire::{Malformed, Reader};
 
 const TRANSCRIPT_LABEL: &[u8] = b"umbel opening 1";
 const KEYS_LABEL: &[u8] = b"umbel conversation 1";
+const RECOVERY_LABEL: &[u8] = b"umbel recovery 1";
 const SESSION_LABEL: &[u8] = b"umbel session id 1";
 const AS_INBOX: u8 = 1;
 
@@ -53,7 +54,6 @@ struct Roots {
     initiator_header: Key,
     responder_header: Key,
     post_quantum: Key,
-    recovery: Key,
 }
 
 /// A conversation as it begins.
@@ -123,7 +123,7 @@ impl Introduction {
                 DoubleRatchet::initiator(&roots.root, &ratchet, theirs, headers)?,
                 PostQuantum::initiator(roots.post_quantum, now),
             ),
-            recovery: RecoveryKey(roots.recovery),
+            recovery: introduction.recovery(network, reader, shared.as_bytes()),
         };
         Ok((introduction, begun))
     }
@@ -155,7 +155,7 @@ impl Introduction {
                 DoubleRatchet::responder(roots.root, &own, headers),
                 PostQuantum::responder(roots.post_quantum, now),
             ),
-            recovery: RecoveryKey(roots.recovery),
+            recovery: self.recovery(network, address, shared.as_bytes()),
         })
     }
 
@@ -209,6 +209,18 @@ impl Introduction {
         Ok(introduction)
     }
 
+    /// §11.6(1): the same in all sessions of the conversation.
+    fn recovery(
+        &self,
+        network: &NetworkId,
+        reader: &InboxAddress,
+        shared: &[u8; 32],
+    ) -> RecoveryKey {
+        let parties = [network.as_bytes(), reader.key(), &self.pseudonym.0];
+        let salt = sha256(&[RECOVERY_LABEL, parties[0], parties[1], parties[2]]);
+        RecoveryKey(Key::derived(&salt, &[shared], &[RECOVERY_LABEL]))
+    }
+
     /// §11.2(2)
     fn roots(
         &self,
@@ -235,7 +247,6 @@ impl Introduction {
             initiator_header: key(b":header initiator"),
             responder_header: key(b":header responder"),
             post_quantum: key(b":post-quantum"),
-            recovery: key(b":recovery"),
         }
     }
 }

@@ -487,7 +487,7 @@ fn nobody_writes_as_the_reader() {
     assert!(own.is_err());
 }
 
-#[test] // §11.6(1)
+#[test] // §11.6(2)
 fn a_request_for_a_new_session_is_known_by_its_key() {
     let (introduction, begun, mut rng) = begin(20, None);
     let accepted = introduction.accept(&NETWORK, &bob_identity(), NOW).unwrap();
