@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use umbel_proto::chance::{exponential, shuffle};
+use umbel_proto::crypto::kdf::sha256;
 use umbel_proto::crypto::puzzle;
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
-use umbel_proto::inbox::record::{Message, record_id, seal_record};
+use umbel_proto::inbox::record::{Message, SealKey, record_id, seal_record};
 use umbel_proto::limits::{MAILBOXES_MAX, PUZZLE_EFFORT_MAX, WAIT_CUT};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
@@ -24,7 +25,7 @@ use super::io::{Copies, DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Format of the stored state. The store brings older ones to it.
-const STATE_VERSION: u8 = 3;
+const STATE_VERSION: u8 = 4;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
@@ -51,8 +52,9 @@ pub(super) struct Delivery {
     /// client was started.
     #[serde(skip)]
     named_count: Option<usize>,
+    /// What copies are sealed for in this attempt.
     #[serde(skip)]
-    unsealed: Unsealed,
+    aim: Option<Aim>,
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     #[serde(skip)]
     is_asked: bool,
@@ -114,13 +116,27 @@ enum Enough {
     LastAttempt,
 }
 
-/// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is
-/// on its way before the others are made. When each is due, counted from the last.
-#[derive(Default)]
-struct Unsealed {
-    mailboxes: Vec<(Mailbox, Instant)>,
-    descriptor: Option<Arc<InboxDescriptor>>,
+/// The descriptor of one attempt, and what it asks of a copy.
+struct Aim {
+    descriptor: Arc<InboxDescriptor>,
+    key: KeyMark,
     effort: u32,
+}
+
+/// Says to which seal key a record is sealed: the beginning of its hash. A key lives for an epoch
+/// (§10.3(6)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyMark([u8; 8]);
+
+/// A mailbox's copy of the message.
+#[derive(Serialize, Deserialize)]
+enum MailboxCopy {
+    /// Its holder has it.
+    Held,
+    /// Its holder may have been asked to take this record, or one that was sealed to an earlier key.
+    Sealed { key: KeyMark, record: ByteBuf },
+    /// None was made, so its holder was never asked.
+    Unsealed,
 }
 
 /// One mailbox of the message.
@@ -130,8 +146,7 @@ struct Target {
     queue: QueueId,
     sender_seed: [u8; 32],
     effort: u32,
-    /// The sealed record; dropped once it is held.
-    record: Option<ByteBuf>,
+    copy: MailboxCopy,
     /// Whether the descriptor used last names it.
     is_named: bool,
     #[serde(skip)]
@@ -209,7 +224,7 @@ impl Delivery {
             obstacle: None,
             parsed: Some(address),
             named_count: None,
-            unsealed: Unsealed::default(),
+            aim: None,
             is_asked: false,
         }
     }
@@ -224,7 +239,7 @@ impl Delivery {
             delivery.times.redate(wall);
         }
         // Nothing says which of the sealed copies were asked for before.
-        delivery.is_asked = !delivery.targets.is_empty();
+        delivery.is_asked = delivery.targets.iter().any(Target::may_be_asked);
         Some(delivery)
     }
 
@@ -372,7 +387,8 @@ impl Delivery {
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes
     /// that are gone and did not take the message are dropped. The first is due now, or when it was
     /// to be once another has the message; each other is due a random while after the one before
-    /// (§10.5(2)).
+    /// (§10.5(2)). A copy that is sealed to another key than this descriptor's is made anew
+    /// (§10.5(3)).
     pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
         self.mend_spacing(cx.wall, &cx.network.params);
         let spacing = self.spacing(cx.wall, &cx.network.params);
@@ -411,23 +427,28 @@ impl Delivery {
             *due = at;
             at = at + exponential(cx.network.params.second_deposit_delay, cx.rng);
         }
-        // Taken from the end; equal moments stay in random order.
+        // Equal moments stay in random order.
         shuffle(&mut new, cx.rng);
         new.sort_by_key(|&(_, at)| core::cmp::Reverse(at));
         let effort = descriptor
             .puzzle_effort
             .max(cx.network.params.puzzle_effort)
             .min(PUZZLE_EFFORT_MAX);
-        self.unsealed = Unsealed {
-            mailboxes: new,
-            descriptor: Some(Arc::clone(descriptor)),
+        let new = new.into_iter().rev();
+        self.targets
+            .extend(new.map(|(mailbox, due_at)| Target::new(&mailbox, effort, due_at)));
+        self.aim = Some(Aim {
+            descriptor: Arc::clone(descriptor),
+            key: KeyMark::of(&descriptor.seal_key),
             effort,
-        };
+        });
     }
 
     /// Whether some mailboxes of the descriptor are still to be sealed for.
     pub(super) fn is_sealing(&self) -> bool {
-        !self.unsealed.mailboxes.is_empty()
+        self.aim
+            .as_ref()
+            .is_some_and(|aim| self.targets.iter().any(|target| target.lacks(aim.key)))
     }
 
     /// Seals for one mailbox more, and asks those that are due.
@@ -439,9 +460,11 @@ impl Delivery {
     ) -> Progress {
         self.seal_next(cx, id);
         let address = self.address;
+        let key = self.aim.as_ref().map(|aim| aim.key);
         let mut is_any_asked = false;
         for target in &mut self.targets {
-            if matches!(target.state, State::Due(at) if at <= cx.now) {
+            let is_due = matches!(target.state, State::Due(at) if at <= cx.now);
+            if is_due && key.is_some_and(|key| !target.lacks(key)) {
                 target.ask(cx, requests, id, address);
                 is_any_asked |= target.state == State::Asked;
             }
@@ -459,14 +482,15 @@ impl Delivery {
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
     pub(super) fn on_answer(&mut self, cx: &Context<'_>, queue: QueueId, answer: &Answer) -> bool {
-        let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else {
+        let asked = |target: &&mut Target| target.queue == queue && target.may_be_asked();
+        let Some(target) = self.targets.iter_mut().find(asked) else {
             return false;
         };
         target.is_awaited = false;
         let reason = match answer {
             Answer::Mailbox(MailboxReply::Deposited) => {
                 let is_news = !target.is_held();
-                target.record = None;
+                target.copy = MailboxCopy::Held;
                 target.sender_seed.zeroize();
                 target.state = State::Idle;
                 return is_news;
@@ -510,9 +534,6 @@ impl Delivery {
                 target.state = State::Due(sooner(at));
             }
         }
-        for (_, at) in &mut self.unsealed.mailboxes {
-            *at = sooner(*at);
-        }
         self.note_next_deposit(cx);
     }
 
@@ -522,13 +543,11 @@ impl Delivery {
 
     /// When the next mailbox is due that was not asked in this attempt.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let sealed = self.targets.iter().filter_map(|target| match target.state {
+        let due = self.targets.iter().filter_map(|target| match target.state {
             State::Due(at) if !target.is_held() => Some(at),
             State::Due(_) | State::Idle | State::Asked | State::Failed(_) => None,
         });
-        sealed
-            .chain(self.unsealed.mailboxes.iter().map(|&(_, at)| at))
-            .min()
+        due.min()
     }
 
     /// Until when it rests between two deposits: nothing is asked of anybody, and somebody has it.
@@ -546,7 +565,7 @@ impl Delivery {
         for target in &mut self.targets {
             target.state = State::Idle;
         }
-        self.unsealed = Unsealed::default();
+        self.aim = None;
     }
 
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
@@ -571,41 +590,33 @@ impl Delivery {
         if self.is_sealing() {
             return Some(after);
         }
-        let due = self.targets.iter().filter_map(|target| match target.state {
-            State::Due(at) => Some(at),
-            State::Idle | State::Asked | State::Failed(_) => None,
-        });
+        let due = self.targets.iter().filter_map(Target::due_at);
         due.filter(|&at| at > after).min()
     }
 
-    /// Seals one copy more. It is not stored before the store is asked to: a sender that dies first
+    /// Seals one copy more, that which is due first: so the first deposit is on its way before the
+    /// others are made. It is not stored before the store is asked to: a sender that dies first
     /// makes another record of the same message (§10.5(3)).
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some((mailbox, due_at)) = self.unsealed.mailboxes.pop() else {
-            return;
-        };
-        let Some(descriptor) = &self.unsealed.descriptor else {
+        let Some(aim) = &self.aim else { return };
+        let lacking = self
+            .targets
+            .iter_mut()
+            .filter(|target| target.lacks(aim.key));
+        let Some(target) = lacking.min_by_key(|target| target.due_at()) else {
             return;
         };
         let mut message = Message {
             id,
             body: self.body.to_vec(),
         };
-        let sealed = seal_record(&descriptor.seal_key, &message, cx.rng);
+        let sealed = seal_record(&aim.descriptor.seal_key, &message, cx.rng);
         message.body.zeroize();
-        // Its length was looked at when it was sent.
-        let Ok(record) = sealed else { return };
-        self.targets.push(Target {
-            relay: mailbox.relay,
-            queue: mailbox.queue,
-            sender_seed: mailbox.sender_seed,
-            effort: self.unsealed.effort,
-            record: Some(record.into()),
-            is_named: true,
-            state: State::Due(due_at),
-            is_awaited: false,
-            puzzle: None,
-        });
+        match sealed {
+            Ok(record) => target.take_record(aim, record),
+            // Its length was looked at when it was sent.
+            Err(_) => target.state = State::Idle,
+        }
     }
 
     fn progress(&self, params: &Params) -> Progress {
@@ -669,6 +680,15 @@ impl Delivery {
             .iter()
             .any(|target| target.queue == queue && target.is_awaited)
     }
+
+    /// The record that is made for this mailbox.
+    pub(super) fn record_for(&self, queue: QueueId) -> Option<&[u8]> {
+        let target = self.targets.iter().find(|target| target.queue == queue)?;
+        match &target.copy {
+            MailboxCopy::Sealed { record, .. } => Some(record),
+            MailboxCopy::Held | MailboxCopy::Unsealed => None,
+        }
+    }
 }
 
 impl Drop for Delivery {
@@ -680,9 +700,62 @@ impl Drop for Delivery {
     }
 }
 
+impl KeyMark {
+    fn of(key: &SealKey) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = sha256(&[key.as_bytes()]);
+        Self([a, b, c, d, e, f, g, h])
+    }
+}
+
 impl Target {
+    const fn new(mailbox: &Mailbox, effort: u32, due_at: Instant) -> Self {
+        Self {
+            relay: mailbox.relay,
+            queue: mailbox.queue,
+            sender_seed: mailbox.sender_seed,
+            effort,
+            copy: MailboxCopy::Unsealed,
+            is_named: true,
+            state: State::Due(due_at),
+            is_awaited: false,
+            puzzle: None,
+        }
+    }
+
     const fn is_held(&self) -> bool {
-        self.record.is_none()
+        matches!(self.copy, MailboxCopy::Held)
+    }
+
+    /// Whether its holder may have been asked to take some record.
+    const fn may_be_asked(&self) -> bool {
+        !matches!(self.copy, MailboxCopy::Unsealed)
+    }
+
+    /// Whether a record for this key is still to be made, for a deposit in this attempt.
+    fn lacks(&self, wanted: KeyMark) -> bool {
+        let is_lacking = match &self.copy {
+            MailboxCopy::Unsealed => true,
+            MailboxCopy::Sealed { key, .. } => *key != wanted,
+            MailboxCopy::Held => false,
+        };
+        is_lacking && self.due_at().is_some()
+    }
+
+    const fn due_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Due(at) => Some(at),
+            State::Idle | State::Asked | State::Failed(_) => None,
+        }
+    }
+
+    /// Its copy, in place of an earlier one.
+    fn take_record(&mut self, aim: &Aim, record: Vec<u8>) {
+        self.copy = MailboxCopy::Sealed {
+            key: aim.key,
+            record: record.into(),
+        };
+        self.effort = aim.effort;
+        self.puzzle = None; // it is of one record
     }
 
     /// Whether its puzzle is begun and not solved: the deposit's moment has come.
@@ -699,9 +772,10 @@ impl Target {
         message: MessageId,
         address: [u8; 32],
     ) {
-        let Some(record) = self.record.clone() else {
+        let MailboxCopy::Sealed { record, .. } = &self.copy else {
             return;
         };
+        let record = record.clone();
         let Some(puzzle) = self.solve(cx, &record) else {
             self.state = State::Due(cx.now + PUZZLE_PAUSE);
             return;

@@ -129,7 +129,7 @@ mod tests {
     /// The beginning of what is stored of a message with a body of this length, whatever it is
     /// sealed for.
     fn head(len: usize) -> Vec<u8> {
-        wire::encode(&(3u8, [7u8; 32], len))
+        wire::encode(&(4u8, [7u8; 32], len))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod ended;
 mod held;
 mod places;
+mod resealed;
 mod second;
 mod stored;
 mod unsaved;
@@ -87,9 +88,14 @@ impl Bench {
 
     /// The descriptor is found: it names this many mailboxes.
     fn find(&mut self, mailboxes: u8) {
+        self.find_with_key(&SealSecret::from_seed(&[4; 32]), mailboxes);
+    }
+
+    /// The same, and this seal key.
+    fn find_with_key(&mut self, key: &SealSecret, mailboxes: u8) {
         let descriptor = Arc::new(InboxDescriptor {
             revision: 1,
-            seal_key: SealSecret::from_seed(&[4; 32]).public(),
+            seal_key: key.public(),
             mailboxes: (0..mailboxes).map(mailbox).collect(),
             puzzle_effort: 0,
         });

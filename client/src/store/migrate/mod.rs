@@ -37,11 +37,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_13),
     Step::Tables(FORMAT_14),
     Step::States(FORMAT_15),
+    Step::States(FORMAT_16),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 15;
+pub(super) const VERSION: u32 = 16;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -173,12 +174,7 @@ const FORMAT_4: &str = "
 /// they next wrote it, so a database of format 4 has a mixture.
 const FORMAT_5: &[Rewrite] = &[
     Rewrite::inboxes(|old, _| states::inbox_3(old)),
-    Rewrite {
-        keys: "SELECT rowid FROM outbox",
-        read: "SELECT state FROM outbox WHERE rowid = ?1",
-        write: "UPDATE outbox SET state = ?2 WHERE rowid = ?1",
-        upgrade: states::message_3,
-    },
+    Rewrite::messages(states::message_3),
     Rewrite::paths(|old, _| states::paths_2(old)),
 ];
 
@@ -219,6 +215,9 @@ const FORMAT_14: &str = "
 /// A seal key for each epoch of an inbox, and queues that are bound to their owners' keys.
 const FORMAT_15: &[Rewrite] = &[Rewrite::inboxes(states::inbox_8)];
 
+/// To which key each copy of a message on its way out is sealed.
+const FORMAT_16: &[Rewrite] = &[Rewrite::messages(|old, _| states::message_4(old))];
+
 impl Step {
     /// Takes this step, in a transaction of the caller's.
     pub(super) fn take(
@@ -242,6 +241,16 @@ impl Rewrite {
             keys: "SELECT rowid FROM inboxes",
             read: "SELECT state FROM inboxes WHERE rowid = ?1",
             write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+            upgrade,
+        }
+    }
+
+    /// All messages on their way out.
+    const fn messages(upgrade: fn(&[u8], &StepContext) -> Option<State>) -> Self {
+        Self {
+            keys: "SELECT rowid FROM outbox",
+            read: "SELECT state FROM outbox WHERE rowid = ?1",
+            write: "UPDATE outbox SET state = ?2 WHERE rowid = ?1",
             upgrade,
         }
     }

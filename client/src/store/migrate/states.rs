@@ -167,8 +167,40 @@ enum Enough2 {
     LastAttempt,
 }
 
-/// What format 3 of a message adds.
+/// Why the last attempt at a message of format 3 failed.
+#[derive(Serialize, Deserialize)]
+enum Obstacle3 {
+    NoCircuit,
+    NoDescriptor,
+    Holders,
+    QueueFull,
+    NoDirectory,
+    Broken { circuits: u32, guards: u32 },
+}
+
+/// A message of format 3. Format 4 has [`Target4`]s.
+type Message3 = (Message1, Enough2, Times3, Option<Obstacle3>);
+
+/// A mailbox of a message of format 4: it says to which key its copy is sealed.
 #[derive(Serialize)]
+struct Target4<'a> {
+    relay: &'a [u8; 32],
+    queue: &'a [u8; 32],
+    sender_seed: &'a [u8; 32],
+    effort: u32,
+    copy: Copy4<'a>,
+    is_named: bool,
+}
+
+/// A copy in [`Target4`]. Another kind follows, of which no older format knows.
+#[derive(Serialize)]
+enum Copy4<'a> {
+    Held,
+    Sealed { key: [u8; 8], record: &'a [u8] },
+}
+
+/// What format 3 of a message adds.
+#[derive(Serialize, Deserialize)]
 struct Times3 {
     created_at: u64,
     expires_at: u64,
@@ -396,6 +428,36 @@ pub(super) fn message_3(old: &[u8], context: &StepContext) -> Option<State> {
             Some(with_added(3, old, &wire::encode(&(times, obstacle))))
         }
         _ => None,
+    }
+}
+
+/// A message of format 3 in format 4. Nobody wrote down to which keys its copies are sealed: they are
+/// made anew before they are deposited, and count as asked for.
+pub(super) fn message_4(old: &[u8]) -> Option<State> {
+    wire::decode::<Message3>(old)
+        .ok()
+        .filter(|(message, ..)| message.format == 3)?;
+    let (message, rest) = postcard::take_from_bytes::<Message1>(old).ok()?;
+    let targets: Vec<Target4<'_>> = message.targets.iter().map(Target4::of).collect();
+    let head = (4_u8, &message.address, &message.body, targets);
+    let head = Zeroizing::new(wire::encode(&head));
+    Some(with_added(4, &head, rest))
+}
+
+impl<'a> Target4<'a> {
+    fn of(old: &'a Target1) -> Self {
+        let sealed = |record| Copy4::Sealed {
+            key: [0; 8],
+            record,
+        };
+        Self {
+            relay: &old.relay,
+            queue: &old.queue,
+            sender_seed: &old.sender_seed,
+            effort: old.effort,
+            copy: old.record.as_deref().map_or(Copy4::Held, sealed),
+            is_named: old.is_named,
+        }
     }
 }
 

@@ -29,7 +29,12 @@ fn message_of(format: u8, added: &[u8]) -> Vec<u8> {
         &[8; 32],
         &[9; 32],
         &[0x90, 0x4e],
-        &[1, 2, b'o', b'k'],
+        // Format 4 says to which key it is sealed: to one that is not known.
+        if format < 4 {
+            &[1, 2, b'o', b'k']
+        } else {
+            &[1, 0, 0, 0, 0, 0, 0, 0, 0, 2, b'o', b'k']
+        },
         &[0],
     ];
     let whole: [&[u8]; 7] = [
@@ -199,6 +204,22 @@ fn a_message_of_format_2_stays_held_by_enough_and_is_made_now() {
     }
     let context = StepContext::for_test();
     assert!(states::message_3(&message_of(2, &[3]), &context).is_none());
+}
+
+#[test] // §10.5(3)
+fn copies_of_a_message_of_format_3_are_sealed_to_no_key_that_is_known() {
+    // Nothing failed, the inbox's queues were full, or circuits broke.
+    for obstacle in [&[0][..], &[1, 3], &[1, 5, 2, 1]] {
+        let added = [&[1, 0xac, 0x02, 8, 20, 1, 15], obstacle].concat();
+        let old = message_of(3, &added);
+        let new = states::message_4(&old).unwrap();
+        assert_eq!(*new, message_of(4, &added));
+        assert!(states::message_4(&new).is_none());
+        for len in 0..old.len() {
+            assert!(states::message_4(&old[..len]).is_none(), "{len}");
+        }
+        assert!(states::message_4(&[&old[..], &[0]].concat()).is_none());
+    }
 }
 
 #[test]
@@ -451,7 +472,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
         inbox_of_8([0, 1], &[1, 0, 0, 9, 0, 0]),
-        message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
+        message_of(4, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );
     let place = Place::of_format_4(&snapshot_of(

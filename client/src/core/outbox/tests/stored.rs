@@ -7,8 +7,8 @@ fn an_outbox_of_another_format_is_refused() {
     let mut bench = Bench::new(Network::local());
     bench.send();
     let state = bench.outbox.entries[&ID].delivery.state();
-    assert_eq!(state[0], 3);
-    for format in [1, 2, 4] {
+    assert_eq!(state[0], 4);
+    for format in [1, 2, 3, 5] {
         let mut other = state.to_vec();
         other[0] = format;
         let mut bench = Bench::new(Network::local());
