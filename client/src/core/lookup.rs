@@ -108,9 +108,12 @@ impl Lookups {
             };
             match (&lookup.known, &lookup.failed) {
                 (Some(known), _) if is_good(known.found_at) => return known.found(),
-                // Better an old one than none.
-                (Some(known), Some((_, at))) if *at >= since => return known.found(),
-                (None, &Some((reason, at))) if at >= since => return Found::Failed(reason),
+                // Better an old one than none, unless its seal key may be erased before what is
+                // sealed to it is fetched (§10.5(3)).
+                (Some(known), Some((_, at))) if *at >= since && known.is_of_now(cx) => {
+                    return known.found();
+                }
+                (_, &Some((reason, at))) if at >= since => return Found::Failed(reason),
                 _ => {}
             }
         }
@@ -306,6 +309,11 @@ impl Known {
     fn found(&self) -> Found {
         Found::Known(self.epoch, Arc::clone(&self.descriptor))
     }
+
+    /// Whether its owner may believe that its epoch runs.
+    fn is_of_now(&self, cx: &Context<'_>) -> bool {
+        epochs_at(cx).contains(&self.epoch)
+    }
 }
 
 impl Running {
@@ -384,7 +392,10 @@ mod tests {
     use umbel_proto::inbox::record::SealSecret;
     use umbel_proto::limits::RING_POSITIONS;
 
-    use super::super::testing::id;
+    use umbel_proto::inbox::address::InboxIdentity;
+    use umbel_proto::time::WallTime;
+
+    use super::super::testing::{When, id};
     use super::*;
 
     const EPOCH: Epoch = Epoch(3);
@@ -474,6 +485,39 @@ mod tests {
         assert!(running.is_over(2, at(4000)));
         running.on_found(EPOCH, descriptor(2));
         assert!(!running.is_over(2, at(5000)), "a newer one needs another");
+    }
+
+    #[test] // §10.5(3)
+    fn a_descriptor_of_a_week_that_is_over_is_used_no_more() {
+        let address = *InboxIdentity::from_seed(&[3; 32]).address();
+        let found_after = |wait: Duration| {
+            let begins = WallTime(1_790_000_000).epoch().starts_at();
+            let later = When {
+                now: Instant::default() + Duration::from_secs(10),
+                ..When::at(begins + wait)
+            };
+            later.act(|cx| {
+                cx.is_ready = true;
+                let known = Known {
+                    epoch: begins.epoch(),
+                    descriptor: Arc::new(descriptor(1)),
+                    found_at: Instant::default(),
+                };
+                let lookup = Lookup {
+                    known: Some(known),
+                    failed: Some((DeferReason::NoDirectory, cx.now)),
+                    running: None,
+                };
+                let mut lookups = Lookups::default();
+                lookups.by_address.insert(*address.key(), lookup);
+                let mut requests = Requests::default();
+                lookups.find(cx, &mut requests, &address, cx.now, true)
+            })
+        };
+        let is_known = |wait| matches!(found_after(wait).0, Found::Known(..));
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert!(is_known(Duration::from_secs(5)) && is_known(week + Duration::from_secs(3599)));
+        assert!(!is_known(week + Duration::from_secs(3600)));
     }
 
     #[test] // §9.4(4)
