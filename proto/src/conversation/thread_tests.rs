@@ -480,6 +480,30 @@ fn an_old_opening_begins_no_session_again() {
     world.check();
 }
 
+#[test] // §11.8(2), §11.8(3): what is given up makes room for what comes behind it
+fn a_message_beyond_many_that_are_lost_arrives() {
+    let mut world = World::new(12);
+    world.loses = false;
+    world.write(true);
+    world.carry(0);
+    world.write(false);
+    world.carry(0);
+    let given_up = 3 * NUMBERS_AHEAD_MAX / 2;
+    for _ in 0..given_up {
+        let draft = world.alice.draft(&mut world.rng);
+        let alice = world.alice.thread.as_mut().unwrap();
+        alice.number_for_test(draft.id);
+        alice.give_up(draft.id);
+        world.alice.outbox.clear();
+    }
+    world.write(true);
+    world.carry(0);
+    assert_eq!(world.bob.lost, NUMBERS_AHEAD_MAX, "so many at once");
+    world.settle();
+    assert_eq!(world.bob.lost, given_up);
+    assert_eq!(world.bob.read.len(), 2);
+}
+
 #[test] // §11.8(3)
 fn a_sender_waits_where_too_many_messages_are_open() {
     let mut world = World::new(11);
