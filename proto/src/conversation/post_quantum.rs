@@ -225,7 +225,7 @@ impl PostQuantum {
         let Role::Initiator { offered } = &mut self.role else {
             return Ok(());
         };
-        let Some(seed) = offered.take_if(|_| is_next) else {
+        let Some(seed) = offered.take_if(|_| is_next).map(Zeroizing::new) else {
             return Ok(());
         };
         let (secret, key) = key_pair(&seed).ok_or(ShareFault::Share)?;
