@@ -168,6 +168,11 @@ impl Introduction {
         address.transpose().map_err(|_| OpeningFault::Writer)
     }
 
+    /// The key of the inbox that the writer claims to own.
+    pub(super) const fn writer_key(&self) -> Option<[u8; 32]> {
+        self.writer
+    }
+
     /// The session's name.
     pub fn session_id(&self) -> SessionId {
         let hash = sha256(&[SESSION_LABEL, &self.pseudonym.0, &self.ratchet.0]);

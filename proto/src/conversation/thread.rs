@@ -48,8 +48,16 @@ enum Role {
         /// What each message says of its writer, until one is answered.
         introduction: Option<Introduction>,
     },
-    Responder,
+    Responder {
+        /// Who writes, by the first opening: a renewal says the same.
+        pseudonym: [u8; 32],
+        #[zeroize(skip)]
+        writer: Option<InboxAddressKey>,
+    },
 }
+
+/// The address key of an inbox.
+type InboxAddressKey = [u8; 32];
 
 /// One session, and the numbers in it.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -104,6 +112,8 @@ pub enum ReadFault {
     Copy,
     /// The peer, whose message this is, asks for a new session: [`Thread::renew`].
     Renewal,
+    /// An opening of another conversation, or by one who claims to be somebody else than before.
+    Stranger,
     /// It was on its way for too long: its keys are gone, and its number will be asked for again.
     Late,
     /// No session opens it: one side has lost its state, or went back to an earlier one (§11.6).
@@ -228,7 +238,10 @@ impl Thread {
         let (now_on, recovery, read) = Talk::accept(network, reader, opening, now)?;
         let thread = Self {
             version: VERSION,
-            role: Role::Responder,
+            role: Role::Responder {
+                pseudonym: opening.introduction.pseudonym.0,
+                writer: opening.introduction.writer_key(),
+            },
             recovery,
             now: now_on,
             before: None,
@@ -264,7 +277,7 @@ impl Thread {
     pub const fn introduction(&self) -> Option<&Introduction> {
         match &self.role {
             Role::Initiator { introduction, .. } => introduction.as_ref(),
-            Role::Responder => None,
+            Role::Responder { .. } => None,
         }
     }
 
@@ -415,12 +428,23 @@ impl Thread {
         opening: &Opening,
         now: WallTime,
     ) -> Result<(Read, Vec<MessageId>), ReadFault> {
+        if !self.is_of(&opening.introduction) {
+            return Err(ReadFault::Stranger);
+        }
         let id = opening.introduction.session_id();
         if self.known.contains(&id) {
             return Ok((self.read(&opening.message, now)?, Vec::new()));
         }
         let (talk, _, read) = Talk::accept(network, reader, opening, now)?;
         Ok((read, self.turn_to(talk, id)))
+    }
+
+    /// Whether an introduction is of this conversation's initiator (§11.2(7)).
+    fn is_of(&self, introduction: &Introduction) -> bool {
+        let Role::Responder { pseudonym, writer } = &self.role else {
+            return false;
+        };
+        *pseudonym == introduction.pseudonym.0 && *writer == introduction.writer_key()
     }
 
     /// From now on this session is written to.
@@ -446,7 +470,7 @@ impl Thread {
     pub fn pseudonym(&self) -> Option<DhPublic> {
         match &self.role {
             Role::Initiator { pseudonym, .. } => Some(DhSecret::from_bytes(pseudonym).public()),
-            Role::Responder => None,
+            Role::Responder { .. } => None,
         }
     }
 }

@@ -8,11 +8,13 @@ use rand::{Rng, RngExt, SeedableRng};
 use serde_bytes::ByteBuf;
 
 use super::contents::{Contents, Item};
+use super::numbering::Arrived;
 use super::opening::Introduction;
 use super::thread::{Draft, Outgoing, Read, ReadFault, Thread, WriteFault};
+use crate::crypto::dh::DhSecret;
 use crate::ids::{MessageId, NetworkId};
 use crate::inbox::address::InboxIdentity;
-use crate::inbox::record::Opening;
+use crate::inbox::record::{Opening, opening_rooms};
 use crate::limits::NUMBERS_AHEAD_MAX;
 use crate::time::WallTime;
 use crate::wire::Reader;
@@ -478,6 +480,39 @@ fn an_old_opening_begins_no_session_again() {
     world.write(true);
     world.settle();
     world.check();
+}
+
+#[test] // §11.2(7)
+fn only_its_initiator_renews_a_conversation() {
+    let mut world = World::new(13);
+    let (bob, mallory) = (
+        InboxIdentity::from_seed(&[2; 32]),
+        InboxIdentity::from_seed(&[9; 32]),
+    );
+    let rng = &mut world.rng;
+    let pseudonym = DhSecret::generate(rng);
+    let mut opening = |pseudonym: &DhSecret, writer: Option<&InboxIdentity>| {
+        let begun = Introduction::begin(&NETWORK, bob.address(), pseudonym, writer, NOW, rng);
+        let (introduction, mut begun) = begun.unwrap();
+        let acknowledgement = Arrived::default().acknowledgement();
+        let contents = Contents::new(None, MessageId([1; 16]), NOW, acknowledgement, Vec::new());
+        let rooms = opening_rooms(&introduction);
+        let sealed = begun.session.seal(&contents.encode(), &rooms, NOW, rng);
+        Opening {
+            introduction,
+            message: sealed.unwrap().message,
+        }
+    };
+    let first = opening(&pseudonym, None);
+    let as_another = opening(&pseudonym, Some(&mallory));
+    let stranger = opening(&DhSecret::from_bytes(&[5; 32]), None);
+    let renewal = opening(&pseudonym, None);
+    let (mut thread, _) = Thread::accept(&NETWORK, &bob, &first, NOW).unwrap();
+    for other in [as_another, stranger] {
+        let read = thread.read_opening(&NETWORK, &bob, &other, NOW);
+        assert_eq!(read.unwrap_err(), ReadFault::Stranger);
+    }
+    assert!(thread.read_opening(&NETWORK, &bob, &renewal, NOW).is_ok());
 }
 
 #[test] // §11.8(2), §11.8(3): what is given up makes room for what comes behind it
