@@ -531,14 +531,14 @@ pub const fn record_len(cells: usize) -> usize {
 }
 /// Longest sealed record, bytes (§10.3).
 pub const RECORD_LEN_MAX: usize = record_len(64);
-
-/// The greatest effort that a sender solves a puzzle for (§10.4).
-pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
 /// How long after a record's life an owner keeps the seal key of an epoch that ended before it: time
 /// for clocks that differ, and for what holders keep beyond (§10.3).
 pub const SEAL_KEY_KEPT_AFTER: Duration = Duration::from_secs(48 * 3600);
 /// Most seal keys of one inbox (§10.3).
 pub const SEAL_KEYS_MAX: usize = 16;
+
+/// The greatest effort that a sender solves a puzzle for (§10.4).
+pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
 /// A wait drawn from an exponential distribution is cut at this many times its mean (§10.5).
 pub const WAIT_CUT: u32 = 8;
 /// Least wait after an owner last heard of a holder, until it probes its subscription (§10.5).

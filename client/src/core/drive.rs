@@ -1,5 +1,5 @@
-//! What the core does after each input: every machine does what is due, until none has anything to do
-//! for another (docs/decisions/039-what-is-due-and-nothing-else.md).
+//! The core after each input: every machine does its due work, until none has anything to do for
+//! another (docs/decisions/039-what-is-due-and-nothing-else.md).
 //!
 //! The only place where machines meet: answers go back to the machine that asked, and what a visit
 //! brought to the mailbox's owner.
@@ -365,14 +365,7 @@ mod tests {
         }
 
         fn link(&mut self) {
-            let hello = Hello {
-                versions: vec![1],
-                network: Network::local().id,
-                clock: WALL,
-                parameters: None,
-                features: 0,
-                descriptor: None,
-            };
+            let hello = Hello::of_client(Network::local().id, WALL);
             let up = link_up(LINK, RelayId([200; RelayId::LEN]), &hello);
             self.core.handle_link_up(self.moment, up, &mut self.rng);
         }
@@ -385,7 +378,7 @@ mod tests {
             self.core.handle_wish(self.moment, listen, &mut self.rng);
         }
 
-        /// What was asked of this mailbox is answered with these records.
+        /// Answers this request with these records.
         fn answer(&mut self, asker: Asker, records: &[Vec<u8>]) {
             let answer = Answer::Mailbox(MailboxReply::Fetched {
                 records: records.iter().cloned().map(ByteBuf::from).collect(),
@@ -422,8 +415,8 @@ mod tests {
         }
     }
 
-    /// What a cell costs that brings nothing, one that brings a record, and the answer to a fetch from
-    /// the first mailbox, and from the last.
+    /// The costs of a cell that brings nothing, of one that brings a record, and of the answer to a
+    /// fetch from the first mailbox, and from the last.
     fn costs(inboxes: u8) -> ([u64; 3], u64) {
         let mut owner = Owner::of(inboxes);
         owner.catch_up();

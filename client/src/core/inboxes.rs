@@ -48,7 +48,7 @@ pub(super) struct Inboxes {
     due: Due<InboxId>,
     /// Inboxes that something happened to since they were last looked at.
     woken: BTreeSet<InboxId>,
-    /// What all of them depend on, as it was when they were last looked at.
+    /// The state that all of them depend on, as it was when they were last looked at.
     surroundings: Option<Surroundings>,
     /// How many look-ups had ended by then.
     lookups_over: u64,
@@ -71,8 +71,8 @@ pub(super) struct Inboxes {
     acted: Option<(InboxId, Instant)>,
 }
 
-/// What every inbox depends on: whether circuits can be built, what is known of relays, and the
-/// calendar, which moves on once a second.
+/// The state that every inbox depends on: whether circuits can be built, what is known of relays,
+/// and the calendar, which moves on once a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Surroundings {
     is_ready: bool,
@@ -444,7 +444,7 @@ fn free(
 
 #[cfg(test)]
 impl Inboxes {
-    /// What is stored of an inbox with these mailboxes.
+    /// The stored state of an inbox with these mailboxes.
     pub(super) fn state_for_test(
         cx: &mut Context<'_>,
         mailboxes: Vec<OwnMailbox>,

@@ -1,4 +1,4 @@
-//! What a message of a conversation says, under the ratchet (docs/protocol.md §11.8).
+//! The contents of a conversation's messages, under the ratchet (docs/protocol.md §11.8).
 //!
 //! Its number and what arrived of the peer's; then what the user wrote, and what the program has to
 //! say: where to answer.
@@ -18,7 +18,7 @@ use crate::wire::{self, Malformed};
 
 const VERSION: u8 = 1;
 
-/// What one message says.
+/// The contents of one message.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     version: u8,
@@ -29,9 +29,9 @@ pub struct Contents {
     pub id: MessageId,
     /// When its sender wrote it, by the sender's clock.
     pub written_at: WallTime,
-    /// What arrived of the peer's messages in this session.
+    /// The peer's messages in this session that arrived.
     pub acknowledgement: Acknowledgement,
-    /// What it says, in order.
+    /// Its parts, in order.
     #[serde(deserialize_with = "wire::list::<_, _, MESSAGE_ITEMS_MAX>")]
     pub items: Vec<Item>,
 }
@@ -48,7 +48,7 @@ pub struct Number {
 /// One thing that a message says.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Item {
-    /// What the user wrote.
+    /// The user's words.
     Text(ByteBuf),
     /// From now on the sender reads these queues, and no others for this contact.
     Queues(#[serde(deserialize_with = "wire::list::<_, _, CONTACT_QUEUES_MAX>")] Vec<Mailbox>),

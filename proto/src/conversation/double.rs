@@ -55,7 +55,7 @@ struct Skipped {
     at: WallTime,
 }
 
-/// What a message says of its place in the ratchet.
+/// A message's place in the ratchet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// The sender's ratchet key.
@@ -279,16 +279,6 @@ impl DoubleRatchet {
     #[cfg(test)]
     pub(super) fn skipped_count(&self) -> usize {
         self.skipped.len()
-    }
-
-    /// One that knows nothing.
-    #[cfg(test)]
-    pub(super) fn empty() -> Self {
-        Self::responder(
-            Key([0; 32]),
-            &DhSecret::from_bytes(&[1; 32]),
-            (Key([0; 32]), Key([0; 32])),
-        )
     }
 }
 

@@ -1,11 +1,10 @@
-//! What a message of a conversation looks like at a holder: sealed once more for each queue, so that
-//! copies at two holders share no byte (docs/protocol.md §11.5).
+//! The form that a message of a conversation has at a holder: sealed once more for each queue, so
+//! that copies at two holders share no byte (docs/protocol.md §11.5).
 
 use rand::CryptoRng;
 
 use super::keys::Key;
 use super::session::Rooms;
-use crate::crypto::aead;
 use crate::ids::{NetworkId, QueueId, RelayId};
 use crate::inbox::record::{RecordFault, is_record_len};
 use crate::limits::{RECORD_LENS, TAG_LEN};
@@ -59,7 +58,7 @@ impl EnvelopeQueue<'_> {
     pub fn seal(&self, message: &[u8], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<u8> {
         let mut record = vec![0; SALT_LEN];
         rng.fill_bytes(&mut record);
-        let sealed = aead::seal(&self.key(&record).0, &[0; 12], &[], message);
+        let sealed = self.key(&record).seal(&[], message);
         record.extend(sealed);
         assert!(is_record_len(record.len()), "the ratchet filled its room");
         record
@@ -74,6 +73,8 @@ impl EnvelopeQueue<'_> {
             return Err(RecordFault::Length);
         }
         let (salt, sealed) = record.split_at(SALT_LEN);
-        aead::open(&self.key(salt).0, &[0; 12], &[], sealed).map_err(|_| RecordFault::Seal)
+        self.key(salt)
+            .open(&[], sealed)
+            .map_err(|_| RecordFault::Seal)
     }
 }

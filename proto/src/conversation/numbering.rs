@@ -20,7 +20,7 @@ pub struct Arrived {
     above: BTreeSet<u64>,
 }
 
-/// What becomes of a message with a number.
+/// The fate of a message with a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     /// It is the first with this number.
@@ -31,7 +31,7 @@ pub enum Arrival {
     TooFar,
 }
 
-/// What a reader says of a session's messages: it has all before `next`, and those in the ranges.
+/// A reader's account of a session's messages: it has all before `next`, and those in the ranges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
     /// All before this arrived, or were given up by their sender.
@@ -108,7 +108,7 @@ impl Arrived {
         self.missing().map(|gap| gap.last - gap.first + 1).sum()
     }
 
-    /// What the sender is told; the earliest ranges, if there are too many.
+    /// The account for the sender: the earliest ranges, if there are too many.
     pub fn acknowledgement(&self) -> Acknowledgement {
         Acknowledgement {
             next: self.next,

@@ -48,7 +48,7 @@ pub struct Introduction {
     writer: Option<[u8; 32]>,
 }
 
-/// What both sides make of an introduction.
+/// The keys that both sides derive from an introduction.
 struct Roots {
     root: Key,
     initiator_header: Key,

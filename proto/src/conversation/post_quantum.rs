@@ -54,7 +54,7 @@ enum Role {
     },
 }
 
-/// What a message carries of the ratchet.
+/// The part of the ratchet that a message carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Share {
     /// A key for the epoch after the message's own.

@@ -6,7 +6,6 @@ use rand::CryptoRng;
 use super::envelope::ENVELOPE_ROOMS;
 use super::keys::Key;
 use super::opening::RecoveryKey;
-use crate::crypto::aead;
 use crate::limits::TAG_LEN;
 
 const NONCE_LEN: usize = 16;
@@ -18,7 +17,7 @@ impl RecoveryKey {
         let mut message = vec![0; NONCE_LEN];
         rng.fill_bytes(&mut message);
         let zeros = vec![0; ENVELOPE_ROOMS[0] - NONCE_LEN - TAG_LEN];
-        let sealed = aead::seal(&self.key(&message).0, &[0; 12], &[], &zeros);
+        let sealed = self.key(&message).seal(&[], &zeros);
         message.extend(sealed);
         message
     }
@@ -28,7 +27,7 @@ impl RecoveryKey {
         let Some((nonce, sealed)) = message.split_at_checked(NONCE_LEN) else {
             return false;
         };
-        let opened = aead::open(&self.key(nonce).0, &[0; 12], &[], sealed);
+        let opened = self.key(nonce).open(&[], sealed);
         message.len() == ENVELOPE_ROOMS[0] && opened.is_ok_and(|it| it.iter().all(|&it| it == 0))
     }
 

@@ -11,7 +11,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::double::{DoubleRatchet, Found, Place, PlaceFault};
 use super::keys::Key;
 use super::post_quantum::{PostQuantum, Share, ShareFault};
-use crate::crypto::aead;
 use crate::crypto::dh::DhPublic;
 use crate::limits::{
     NONCES_KEPT, RECORD_LENS, SHARE_WAIT, SHARE_WAIT_MESSAGES, SKIPPED_LIFE, TAG_LEN,
@@ -23,12 +22,11 @@ use crate::wire::{self, Malformed, Reader};
 const VERSION: u8 = 1;
 const NONCE_LEN: usize = 16;
 const HEADER_LEN: usize = 32 + 4 + 4 + 4 + 1;
-const NO_NONCE: [u8; 12] = [0; 12];
 const HEADER_LABEL: &[u8] = b"umbel header 1";
 const SHARE_LABEL: &[u8] = b"umbel share 1";
 const MESSAGE_INFO: &[u8] = b"umbel message key 1";
 
-/// What a message takes besides its contents, without a share, bytes (§11.3).
+/// Length of a message without contents and share, bytes (§11.3).
 pub const MESSAGE_OVERHEAD_LEN: usize = NONCE_LEN + HEADER_LEN + TAG_LEN + TAG_LEN;
 
 /// How long a message may be for each of [`RECORD_LENS`], less what is around it, bytes.
@@ -87,7 +85,7 @@ pub enum OpenFault {
     Damaged,
 }
 
-/// What a header says.
+/// The fields of a header.
 struct Header {
     place: Place,
     epoch: u32,
@@ -230,7 +228,7 @@ impl Session {
         } else {
             let before = message.len() - reader.left();
             let sealed = reader.bytes(share_len + TAG_LEN).map_err(damaged)?;
-            let bytes = aead::open(&share_key.0, &NO_NONCE, &message[..before], sealed);
+            let bytes = share_key.open(&message[..before], sealed);
             Share::new(header.share, bytes.map_err(|_| OpenFault::Damaged)?)
         };
         let before = message.len() - reader.left();
@@ -241,7 +239,7 @@ impl Session {
             .received(header.epoch, share.as_ref(), now)?;
         let message_key = moved.double.received(found, &header.place, now)?;
         let key = body_key(&nonce, &message_key, &epoch_key);
-        let body = aead::open(&key.0, &NO_NONCE, &message[..before], reader.rest());
+        let body = key.open(&message[..before], reader.rest());
         let body = Zeroizing::new(body.map_err(|_| OpenFault::Damaged)?);
         moved.opened.push(nonce);
         let excess = moved.opened.len().saturating_sub(NONCES_KEPT);
@@ -254,7 +252,7 @@ impl Session {
     fn find(&self, nonce: &[u8], sealed: &[u8]) -> Result<(Found, Key, Header), OpenFault> {
         for (found, header_key) in self.double.header_keys() {
             let key = header_key.labelled(&[HEADER_LABEL, nonce]);
-            if let Ok(header) = aead::open(&key.0, &NO_NONCE, nonce, sealed) {
+            if let Ok(header) = key.open(nonce, sealed) {
                 let header = Header::decode(&header).map_err(|_| OpenFault::Damaged)?;
                 let share_key = header_key.labelled(&[SHARE_LABEL, nonce]);
                 return Ok((found, share_key, header));
@@ -286,25 +284,16 @@ impl Session {
         self.opened.clear();
     }
 
-    /// Answers the key that is offered with this randomness.
-    pub(super) fn answer_share(&mut self, randomness: &[u8; 64]) {
-        use rand::SeedableRng;
-        let mut seed = [0; 32];
-        seed.copy_from_slice(&randomness[..32]);
-        let mut rng = rand::rngs::ChaCha20Rng::from_seed(seed);
-        self.post_quantum.share(WallTime(0), &mut rng);
+    /// Answers the key that is offered.
+    pub(super) fn answer_share(&mut self, rng: &mut impl CryptoRng) {
+        self.post_quantum.share(WallTime(0), rng);
     }
 
     /// For an attacker who knows all that Diffie-Hellman gives.
     pub(super) fn take_double_of(&mut self, other: &Self) {
         let other = Self::restore(&other.state());
-        self.double = other
-            .unwrap_or_else(|_| unreachable!("its own state"))
-            .take_double();
-    }
-
-    fn take_double(mut self) -> DoubleRatchet {
-        core::mem::replace(&mut self.double, DoubleRatchet::empty())
+        let mut other = other.unwrap_or_else(|_| unreachable!("its own state"));
+        core::mem::swap(&mut self.double, &mut other.double);
     }
 }
 
@@ -362,7 +351,7 @@ impl From<PlaceFault> for OpenFault {
 
 /// Seals a part of a message, bound to all before it.
 fn append(message: &mut Vec<u8>, key: &Key, plain: &[u8]) {
-    let sealed = aead::seal(&key.0, &NO_NONCE, message, plain);
+    let sealed = key.seal(message, plain);
     message.extend(sealed);
 }
 

@@ -45,19 +45,16 @@ pub struct Thread {
 enum Role {
     Initiator {
         pseudonym: [u8; 32],
-        /// What each message says of its writer, until one is answered.
+        /// Goes with each message until one is answered.
         introduction: Option<Introduction>,
     },
     Responder {
         /// Who writes, by the first opening: a renewal says the same.
         pseudonym: [u8; 32],
         #[zeroize(skip)]
-        writer: Option<InboxAddressKey>,
+        writer: Option<[u8; 32]>,
     },
 }
-
-/// The address key of an inbox.
-type InboxAddressKey = [u8; 32];
 
 /// One session, and the numbers in it.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -71,7 +68,7 @@ struct Talk {
     open: BTreeMap<u64, MessageId>,
 }
 
-/// What a message says, besides numbers and acknowledgements.
+/// A message to write, without numbers and acknowledgements.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "holds a message")]
 pub struct Draft {
@@ -79,7 +76,7 @@ pub struct Draft {
     pub id: MessageId,
     /// When its author wrote it.
     pub written_at: WallTime,
-    /// What it says.
+    /// Its parts, in order.
     pub items: Vec<Item>,
 }
 
@@ -92,10 +89,10 @@ pub enum Outgoing {
     Envelope(Vec<u8>),
 }
 
-/// What a message brought.
+/// The result of reading a message.
 #[derive(Debug)]
 pub struct Read {
-    /// What it says; `None` if that was read before.
+    /// Its contents; `None` if they were read before.
     pub contents: Option<Contents>,
     /// Own messages that arrived.
     pub acknowledged: Vec<MessageId>,
@@ -118,7 +115,7 @@ pub enum ReadFault {
     Late,
     /// No session opens it: one side has lost its state, or went back to an earlier one (§11.6).
     Lost(OpenFault),
-    /// What it says is not what the format says, or of a newer program.
+    /// Its contents break the format, or are of a newer program.
     Contents(ContentsFault),
 }
 
@@ -273,7 +270,7 @@ impl Thread {
         matches!(self.role, Role::Initiator { .. })
     }
 
-    /// What goes with each opening; `None` once the peer has answered.
+    /// Goes with each opening; `None` once the peer has answered.
     pub const fn introduction(&self) -> Option<&Introduction> {
         match &self.role {
             Role::Initiator { introduction, .. } => introduction.as_ref(),

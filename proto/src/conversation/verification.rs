@@ -1,5 +1,5 @@
-//! What two people compare to know that nobody sits between them, and the names of strangers
-//! (docs/protocol.md §11.7).
+//! The digits that two people compare to know that nobody sits between them, and the names of
+//! strangers (docs/protocol.md §11.7).
 
 use core::fmt;
 

@@ -478,7 +478,8 @@ impl Inbox {
     }
 }
 
-/// What this epoch's descriptor says, whichever revision it is; `None` if there is no key for it.
+/// The contents of this epoch's descriptor, whichever revision it is; `None` if there is no key for
+/// it.
 fn contents(seals: &SealKeys, mailboxes: &Mailboxes, epoch: Epoch) -> Option<InboxDescriptor> {
     let to_public = |mailbox: &OwnMailbox| Mailbox {
         relay: mailbox.relay,

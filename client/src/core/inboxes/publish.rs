@@ -36,12 +36,12 @@ const EPOCHS_MAX: usize = 6;
 #[derive(Default)]
 pub(super) struct Publications {
     by_epoch: BTreeMap<Epoch, Publication>,
-    /// What the positions were worked out from: the state of the book, the epoch, and the hour, in
+    /// The positions were worked out from this: the state of the book, the epoch, and the hour, in
     /// which relays grow old enough to vouch.
     worked_out_from: Option<(u64, Epoch, u64)>,
 }
 
-/// What is stored of an epoch's descriptor.
+/// The stored state of an epoch's descriptor.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct PublicationState {
     epoch: Epoch,
@@ -248,12 +248,12 @@ impl Publications {
     ) -> bool {
         let mut is_any_settled = false;
         for epoch in epochs_at(cx.wall) {
-            let Some((publication, contents)) = self.by_epoch.get_mut(&epoch).zip(contents(epoch))
-            else {
+            let Some(publication) = self.by_epoch.get_mut(&epoch) else {
                 continue;
             };
             for relay in publication.missing(cx.now) {
-                let bytes = publication.sealed(cx, identity, &contents, epoch);
+                let sealed = publication.sealed(cx, identity, || contents(epoch), epoch);
+                let Some(bytes) = sealed else { break };
                 let question =
                     Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
                 let asker = Asker::Publish {

@@ -28,7 +28,7 @@ pub(in super::super) struct Mailboxes {
     pub(super) has_moved: bool,
 }
 
-/// What is known of a mailbox since the client started.
+/// A mailbox's state since the client started.
 #[derive(Default)]
 pub(super) struct Health {
     pub(super) is_asked: bool,

@@ -68,7 +68,7 @@ pub(super) enum Seat {
     Seated,
 }
 
-/// What is under way at a mailbox.
+/// The work under way at a mailbox.
 pub(super) enum Phase {
     /// Nothing. It is visited when it is due.
     Idle,
@@ -524,27 +524,24 @@ fn remove_from(params: &Params) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::ChaCha20Rng;
     use umbel_proto::ids::QueueId;
     use umbel_proto::network::Network;
-    use umbel_proto::time::{Moment, WallTime};
+    use umbel_proto::time::WallTime;
 
-    use super::super::super::testing::surroundings;
+    use super::super::super::testing::When;
     use super::*;
+
+    const WALL: WallTime = WallTime(1_790_000_000);
 
     #[test] // §10.5(5)
     fn a_mailbox_that_was_perhaps_never_asked_is_tried_again_before_it_has_failed() {
-        let wall = WallTime(1_790_000_000);
-        let mut shared = surroundings(Network::local(), wall);
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let now = Instant::default();
-        let mut cx = shared.context(Moment { now, wall }, &mut rng);
         let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
-        let mut settled_after = |fault: AskFault, failures: usize| {
+        let settled_after = |fault: AskFault, failures: usize| {
             let mut visit = Visit::new(&mailbox);
-            (0..failures).for_each(|_| {
-                visit.on_failed(&mut cx, &Answer::Failed(fault));
+            When::at(WALL).act(|cx| {
+                (0..failures).for_each(|_| {
+                    visit.on_failed(cx, &Answer::Failed(fault));
+                });
             });
             visit.is_settled()
         };
@@ -558,15 +555,11 @@ mod tests {
 
     #[test] // §10.5(6)
     fn a_queue_that_is_not_ours_any_more_is_gone() {
-        let wall = WallTime(1_790_000_000);
-        let mut shared = surroundings(Network::local(), wall);
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let now = Instant::default();
-        let mut cx = shared.context(Moment { now, wall }, &mut rng);
         let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
-        let mut visit = |refusal| {
+        let visit = |refusal| {
             let refused = Answer::Mailbox(MailboxReply::Refused(refusal));
-            Visit::new(&mailbox).on_failed(&mut cx, &refused)
+            let visited = When::at(WALL).act(|cx| Visit::new(&mailbox).on_failed(cx, &refused));
+            visited.0
         };
         assert_eq!(visit(Refusal::NoQueue), Some(Outcome::Gone));
         assert_eq!(visit(Refusal::Signature), Some(Outcome::Gone));

@@ -58,7 +58,7 @@ pub(in super::super) struct CaughtUp {
     pub(in super::super) mailboxes: usize,
 }
 
-/// What came of a visit, for the owner of the mailbox.
+/// The result of a visit, for the owner of the mailbox.
 #[derive(Default)]
 pub(in super::super) struct Visited {
     pub(in super::super) records: Vec<ByteBuf>,

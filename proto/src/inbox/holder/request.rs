@@ -4,7 +4,7 @@
 use rand::CryptoRng;
 use serde_bytes::ByteBuf;
 
-use super::ops::{HolderOp, RecordEntry};
+use super::ops::{HolderOp, OpId, RecordEntry};
 use super::queue::{Known, Queue, QueueState};
 use super::{Holder, Pending, Removal, RequestId, Waiting};
 use crate::crypto::puzzle;
@@ -80,7 +80,6 @@ impl Holder {
         if !self.has_room(1, 0) {
             return Err(Refusal::Busy);
         }
-        let fetched_at = wall.to_hour();
         let op = self.begin_op(
             Pending::Create {
                 queue: id,
@@ -88,16 +87,27 @@ impl Holder {
             },
             0,
         );
-        let queue = Queue::new(terms, fetched_at, QueueState::Creating(op));
+        let queue = Queue::new(terms, wall.to_hour(), QueueState::Creating(op));
         self.queues.insert(id, Box::new(queue));
         self.waiting.insert(request, Waiting::Op(op));
-        self.outgoing.push_back(HolderOp::PutQueue {
-            op,
-            queue: id,
-            terms,
-            fetched_at,
-        });
+        self.put_queue(op, id);
         Ok(())
+    }
+
+    /// Has the store keep the queue's terms, and when its owner was last here, as the index has them.
+    fn put_queue(&mut self, op: OpId, id: QueueId) {
+        self.outgoing
+            .extend(self.queues.get(&id).map(|queue| HolderOp::PutQueue {
+                op,
+                queue: id,
+                terms: queue.terms,
+                fetched_at: queue.fetched_at,
+            }));
+    }
+
+    /// Whether the store has yet to answer an op like this.
+    fn is_pending(&self, is_it: impl Fn(&Pending) -> bool) -> bool {
+        self.ops.values().any(|(pending, _)| is_it(pending))
     }
 
     // §10.2(4)
@@ -371,9 +381,7 @@ impl Holder {
     /// The owner was here. One touch of a queue is in flight at a time: if it fails, the time before
     /// it is the one on the disk.
     pub(super) fn touch(&mut self, id: QueueId, wall: WallTime) {
-        let is_its =
-            |pending: &Pending| matches!(pending, Pending::Touch { queue, .. } if *queue == id);
-        if self.ops.values().any(|(pending, _)| is_its(pending)) {
+        if self.is_pending(|it| matches!(it, Pending::Touch { queue, .. } if *queue == id)) {
             return;
         }
         let Some(queue) = self.queues.get_mut(&id) else {
@@ -381,7 +389,6 @@ impl Holder {
         };
         let fetched_before = queue.fetched_at;
         queue.fetched_at = wall.to_hour();
-        let (terms, fetched_at) = (queue.terms, queue.fetched_at);
         let op = self.begin_op(
             Pending::Touch {
                 queue: id,
@@ -389,12 +396,7 @@ impl Holder {
             },
             0,
         );
-        self.outgoing.push_back(HolderOp::PutQueue {
-            op,
-            queue: id,
-            terms,
-            fetched_at,
-        });
+        self.put_queue(op, id);
     }
 
     /// Deposits cost this from now on; the owner is answered once that is durable (§10.2(8)).
@@ -404,9 +406,8 @@ impl Holder {
         id: QueueId,
         effort: u32,
     ) -> Result<(), Refusal> {
-        let is_its =
-            |pending: &Pending| matches!(pending, Pending::SetEffort { queue, .. } if *queue == id);
-        let is_busy = self.ops.values().any(|(pending, _)| is_its(pending));
+        let is_busy =
+            self.is_pending(|it| matches!(it, Pending::SetEffort { queue, .. } if *queue == id));
         if is_busy || !self.has_room(1, 0) {
             return Err(Refusal::Busy);
         }
@@ -414,7 +415,6 @@ impl Holder {
             return Err(Refusal::NoQueue);
         };
         let effort_before = core::mem::replace(&mut queue.terms.effort, effort);
-        let (terms, fetched_at) = (queue.terms, queue.fetched_at);
         let op = self.begin_op(
             Pending::SetEffort {
                 queue: id,
@@ -424,12 +424,7 @@ impl Holder {
             0,
         );
         self.waiting.insert(request, Waiting::Op(op));
-        self.outgoing.push_back(HolderOp::PutQueue {
-            op,
-            queue: id,
-            terms,
-            fetched_at,
-        });
+        self.put_queue(op, id);
         Ok(())
     }
 

@@ -222,19 +222,17 @@ impl Publication {
         &mut self,
         cx: &Context<'_>,
         identity: &InboxIdentity,
-        contents: &InboxDescriptor,
+        contents: impl FnOnce() -> Option<InboxDescriptor>,
         epoch: Epoch,
-    ) -> Vec<u8> {
-        let revision = self.revision;
-        let seal = || {
-            let contents = contents.clone();
+    ) -> Option<Vec<u8>> {
+        if self.sealed.is_none() {
             let descriptor = InboxDescriptor {
-                revision,
-                ..contents
+                revision: self.revision,
+                ..contents()?
             };
-            descriptor.seal(identity, &cx.network.id, epoch)
-        };
-        self.sealed.get_or_insert_with(seal).clone()
+            self.sealed = Some(descriptor.seal(identity, &cx.network.id, epoch));
+        }
+        self.sealed.clone()
     }
 }
 
