@@ -19,6 +19,7 @@
 #[expect(clippy::disallowed_methods, reason = "starts the driver")]
 mod client;
 pub mod core;
+pub mod display;
 mod library;
 #[expect(clippy::disallowed_methods, reason = "runs relays")]
 pub mod local;

@@ -20,4 +20,4 @@ pub use dial::{ClientStream, ConnectFault, connect_as_client};
 pub use dial_fault::DialFault;
 pub use hello::{HelloFault, exchange_hello};
 pub use invite::{InvitedFault, InvitedKind, SeedFault, network_of_invite};
-pub use printable::printable;
+pub use printable::{is_seen, printable, printable_without};

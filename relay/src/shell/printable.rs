@@ -5,6 +5,11 @@
 //! controls, private use, and what no font has. Two kinds of invisible characters stay where they
 //! do what they are for, since marks there would make ordinary text unreadable: joiners and style
 //! selectors within an emoji, and joiners between two letters of Arabic or Indic scripts.
+//!
+//! Accents and other characters that combine with the one before are marked where nothing stands
+//! before them, and from the fifth on: a pile of them covers the lines above and below.
+
+use unicode_normalization::char::is_combining_mark;
 
 /// Unicode's Default_Ignorable_Code_Point: renderers that do not know them show nothing.
 const IGNORABLE: &[(u32, u32)] = &[
@@ -75,29 +80,76 @@ const TEXT_STYLE: char = '\u{fe0e}';
 const EMOJI_STYLE: char = '\u{fe0f}';
 const KEYCAP: char = '\u{20e3}';
 
+/// How many characters may combine with one; UTS 39, §5.4, takes more for an attack.
+const COMBINING_MAX: usize = 4;
+
 /// Text that can't act on a terminal, nor hide anything from who reads it. Line ends and tabs stay.
 #[must_use]
 pub fn printable(text: &str) -> String {
+    printable_without(text, |_, _| false)
+}
+
+/// As [`printable`], and marks the characters that are not wanted, each given with the offset of its
+/// first byte, too.
+#[must_use]
+pub fn printable_without(text: &str, is_unwanted: impl Fn(usize, char) -> bool) -> String {
     let mut safe = String::with_capacity(text.len());
-    let mut before = None;
-    let mut rest = text.chars().peekable();
-    while let Some(character) = rest.next() {
-        let after = rest.peek().copied();
-        if is_seen(character) || is_in_place(before, character, after) {
+    let mut before = Before::default();
+    let mut rest = text.char_indices().peekable();
+    while let Some((at, character)) = rest.next() {
+        let after = rest
+            .peek()
+            .filter(|(at, after)| !is_unwanted(*at, *after) && before.has_room_for(*after))
+            .map(|(_, after)| *after);
+        let is_shown = is_seen(character) || is_in_place(before.character, character, after);
+        if is_shown && before.bears(character) && !is_unwanted(at, character) {
             safe.push(character);
-            before = Some(character);
+            before.push(character);
         } else {
             safe.extend(character.escape_default());
-            before = None;
+            before = Before::default();
         }
     }
     safe
 }
 
-fn is_seen(character: char) -> bool {
+/// Whether a character leaves a trace on a screen, wherever it stands, and does nothing else there.
+#[must_use]
+pub fn is_seen(character: char) -> bool {
     let is_nonplane = u32::from(character) & 0xfffe == 0xfffe;
     let is_hidden = is_nonplane || is_in(IGNORABLE, character) || is_in(UNSEEN, character);
     matches!(character, '\n' | '\t') || !(character.is_control() || is_hidden)
+}
+
+/// The characters shown before another, since the last mark.
+#[derive(Default)]
+struct Before {
+    /// The last of them.
+    character: Option<char>,
+    /// How many of the last ones combine with one that does not.
+    combining: usize,
+}
+
+impl Before {
+    fn push(&mut self, character: char) {
+        self.character = Some(character);
+        match character {
+            _ if is_combining_mark(character) => self.combining += 1,
+            // They join what stands around them to one.
+            JOINER | NON_JOINER => {}
+            _ => self.combining = 0,
+        }
+    }
+
+    fn has_room_for(&self, character: char) -> bool {
+        self.combining < COMBINING_MAX || !is_combining_mark(character)
+    }
+
+    /// Whether a character that combines would do so with one that it may.
+    fn bears(&self, character: char) -> bool {
+        let has_base = !matches!(self.character, None | Some('\n' | '\t'));
+        self.has_room_for(character) && (has_base || !is_combining_mark(character))
+    }
 }
 
 /// Whether an invisible character stands where it has a use. `before` is none where a mark stands.
@@ -180,6 +232,25 @@ mod tests {
             "می\u{200c}خواهم",
             "क\u{94d}\u{200d}ष",
         ] {
+            assert_eq!(printable(text), text);
+        }
+    }
+
+    #[test]
+    fn accents_do_not_pile_up_and_stand_on_something() {
+        let piled = format!("e{}", "\u{301}".repeat(6));
+        let shown = format!("e{}\\u{{301}}\\u{{301}}", "\u{301}".repeat(4));
+        assert_eq!(printable(&piled), shown);
+        assert_eq!(printable("\u{301}a\n\u{301}"), "\\u{301}a\n\\u{301}");
+        assert_eq!(
+            printable("\u{200b}\u{301}"),
+            "\\u{200b}\\u{301}",
+            "nor on a mark"
+        );
+        let joined = format!("क{}", "\u{94d}\u{200d}".repeat(6));
+        assert_eq!(printable(&joined).matches("\\u{94d}").count(), 2);
+        for text in ["Tiếng Việt", "Vie\u{302}\u{323}t", "שָׁלוֹם", "မြန်မာ", "རྒྱལ"]
+        {
             assert_eq!(printable(text), text);
         }
     }
