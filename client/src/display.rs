@@ -17,8 +17,9 @@ use unicode_security::restriction_level::RestrictionLevel;
 use unicode_security::{
     MixedScript, RestrictionLevelDetection, is_potential_mixed_script_confusable_char, skeleton,
 };
+use zeroize::Zeroizing;
 
-/// Bytes that a peer wrote, or that may be a peer's.
+/// Bytes that a peer wrote, or that may be a peer's; wiped when dropped.
 ///
 /// They can't be printed:
 ///
@@ -27,13 +28,13 @@ use unicode_security::{
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[expect(missing_debug_implementations, reason = "holds a message")]
-pub struct PeerText(Vec<u8>);
+pub struct PeerText(Zeroizing<Vec<u8>>);
 
 impl PeerText {
     /// Takes them as they came.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 
     /// The bytes as they came: for files, pipes and encodings, and never for a terminal.
@@ -44,8 +45,8 @@ impl PeerText {
 
     /// Gives the bytes as they came.
     #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        core::mem::take(&mut *self.0)
     }
 
     /// How many bytes they are.

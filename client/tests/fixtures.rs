@@ -114,7 +114,12 @@ async fn texts(client: &Client, is_unread: bool) -> Vec<(String, String)> {
     };
     page.unwrap()
         .into_iter()
-        .map(|message| (message.inbox, String::from_utf8(message.body).unwrap()))
+        .map(|message| {
+            (
+                message.inbox,
+                String::from_utf8(message.body.into_bytes()).unwrap(),
+            )
+        })
         .collect()
 }
 

@@ -7,6 +7,7 @@
 
 mod control;
 mod decoders;
+mod display;
 mod holder;
 mod machines;
 mod outbox;
@@ -150,6 +151,11 @@ pub const BODIES: &[Body] = &[
         name: "outbox_completions",
         run: outbox::outbox_completions,
         mutations: 150,
+    },
+    Body {
+        name: "shown",
+        run: display::shown,
+        mutations: 2000,
     },
     Body {
         name: "link_table",

@@ -307,7 +307,7 @@ impl<'a> Demo<'a> {
             let Some((number, sent_at)) = self.under_way.remove(&message.id) else {
                 continue;
             };
-            if message.body != body(number, self.args.messages) {
+            if message.body.bytes() != body(number, self.args.messages) {
                 continue;
             }
             let took = sent_at.elapsed();
@@ -315,7 +315,7 @@ impl<'a> Demo<'a> {
             self.micros
                 .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             let ms = took.as_secs_f64() * 1000.0;
-            let said = output::printable(&String::from_utf8_lossy(&message.body));
+            let said = message.body.shown();
             let text = format!("bob      receives \"{said}\" after {ms:.1} ms");
             say(
                 self.session,

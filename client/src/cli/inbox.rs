@@ -7,6 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{InboxEntry, Notice};
+use umbel_client::display;
 use umbel_client::{Client, ClientClosed, Library, ListenError, NoticeGap, Notices, Reach};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
@@ -84,7 +85,7 @@ pub(super) fn words(
     };
     format!(
         "{}  {mailboxes}{out_of_reach}, {unread} unread{state}",
-        output::printable(name)
+        display::name(name)
     )
 }
 
@@ -94,7 +95,7 @@ fn unpublished<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let (which, them) = match names.as_slice() {
         [] => return None,
         [name] => {
-            let name = output::printable(name);
+            let name = display::name(name);
             (format!("the inbox \"{name}\" is"), "it")
         }
         names => {
@@ -163,7 +164,7 @@ async fn create(
             positions,
         })?;
     } else {
-        let shown = output::printable(name);
+        let shown = display::name(name);
         session.line(&format!(
             "Made the inbox \"{shown}\". Anyone who has its address can write to it:"
         ))?;

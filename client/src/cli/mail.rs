@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use data_encoding::BASE64;
 use serde::Serialize;
+use umbel_client::display::{self, PeerText};
 use umbel_client::{Library, ListenError, Old, StoredMessage};
 use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
@@ -98,22 +99,15 @@ struct Gone {
     is_overwritten: bool,
 }
 
-/// The message as text, if it is text.
-pub(super) fn as_text(body: &[u8]) -> Option<&str> {
-    str::from_utf8(body)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-}
-
 /// As much of an id as people need.
 pub(super) fn short_id(id: &str) -> &str {
     id.get(..SHORT_ID_LEN).unwrap_or(id)
 }
 
 /// The text, every line indented, so that none can pass for one of ours.
-pub(super) fn indented(text: &str) -> String {
-    let lines = output::printable(text.trim_end_matches('\n'));
-    lines
+pub(super) fn indented(text: &PeerText) -> String {
+    text.shown()
+        .trim_end_matches('\n')
         .split('\n')
         .map(|line| format!("    {line}"))
         .collect::<Vec<_>>()
@@ -129,7 +123,7 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
     each_message(&library, inbox, |message| {
         kept += 1;
         unread += u64::from(!message.is_read);
-        let text = as_text(&message.body).map(str::to_lowercase);
+        let text = message.body.exact().map(str::to_lowercase);
         let is_found = wanted
             .as_ref()
             .is_none_or(|wanted| text.is_some_and(|text| text.contains(wanted.as_str())));
@@ -188,7 +182,7 @@ fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failur
         output::rfc3339(message.received_at),
         body.len(),
     );
-    let first_line = as_text(body).map(first_line);
+    let first_line = body.exact().map(first_line);
     if session.is_json() {
         let is_text = first_line.is_some();
         return session.json(&Listed {
@@ -203,7 +197,7 @@ fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failur
     }
     let mark = if *is_read { ' ' } else { '*' };
     let says = first_line.unwrap_or_else(|| "(not text)".to_owned());
-    let (inbox, len) = (output::printable(inbox), output::count(len, "byte"));
+    let (inbox, len) = (display::name(inbox), output::count(len, "byte"));
     session.line(&format!(
         "{mark} {}  {inbox}  {received_at}  {len}  {says}",
         short_id(&id)
@@ -221,7 +215,7 @@ fn first_line(text: &str) -> String {
     if cut.len() < line.len() {
         cut.push('…');
     }
-    output::printable(&cut.replace('\t', " "))
+    display::text(&cut.replace('\t', " "))
 }
 
 /// The beginning of an id, as typed.
@@ -229,10 +223,7 @@ pub(super) fn id_digits(prefix: &str) -> Result<String, Failure> {
     let digits = prefix.trim().to_ascii_lowercase();
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(Failure::usage(
-            format!(
-                "\"{}\" is not the id of a message",
-                output::printable(prefix)
-            ),
+            format!("\"{}\" is not the id of a message", display::name(prefix)),
             "an id is made of the digits 0 to 9 and a to f, as `umbel list --all` and `umbel outbox list` show it",
         ));
     }
@@ -264,7 +255,7 @@ pub(super) fn show(session: &Session, args: &ShowArgs) -> Result<(), Failure> {
     let message = one_named(&library, &args.id)?;
     match args.output.as_deref() {
         Some(path) if path != Path::new("-") => {
-            files::save(path, &message.body, args.force)?;
+            files::save(path, message.body.bytes(), args.force)?;
             // The message is safe in the file, whether or not this line can be written.
             mark_read(session, &library, &message);
             return say_saved(session, &message, path);
@@ -291,8 +282,8 @@ fn as_json(message: &StoredMessage, file: Option<String>) -> Shown<'_> {
         id: message.id.to_string(),
         len: message.body.len(),
         received_at: output::rfc3339(message.received_at),
-        body_b64: BASE64.encode(&message.body),
-        text: as_text(&message.body),
+        body_b64: BASE64.encode(message.body.bytes()),
+        text: message.body.exact(),
         file,
     }
 }
@@ -303,29 +294,29 @@ fn say_saved(session: &Session, message: &StoredMessage, path: &Path) -> Result<
         return session.json(&as_json(message, Some(file.into_owned())));
     }
     let len = output::count(message.body.len(), "byte");
-    session.line(&format!("saved {len} as {}", output::printable(&file)))
+    session.line(&format!("saved {len} as {}", display::text(&file)))
 }
 
 /// On a terminal what can be shown there, else the bytes as they came.
 fn print(session: &Session, message: &StoredMessage, is_raw: bool) -> Result<(), Failure> {
     if is_raw || !io::stdout().is_terminal() {
-        return session.bytes(&message.body);
+        return session.bytes(message.body.bytes());
     }
     let id = message.id.to_string();
-    let Some(text) = as_text(&message.body) else {
+    if !message.body.is_text() {
         return Err(Failure::failed(
             "the message is not text, which a terminal can't show",
             format!("save it: `umbel show {} --output FILE`", short_id(&id)),
         ));
-    };
+    }
     let (inbox, received_at) = (
-        output::printable(&message.inbox),
+        display::name(&message.inbox),
         output::rfc3339(message.received_at),
     );
     let len = output::count(message.body.len(), "byte");
     session.line(&format!(
         "{id}  {inbox}  {received_at}  {len}\n{}",
-        indented(text)
+        indented(&message.body)
     ))
 }
 
@@ -412,12 +403,15 @@ mod tests {
     #[test]
     fn a_message_can_not_pass_for_a_line_of_ours() {
         assert_eq!(
-            indented("hello\nmain  2026-01-01"),
+            indented(&PeerText::new(b"hello\nmain  2026-01-01".to_vec())),
             "    hello\n    main  2026-01-01"
         );
-        assert_eq!(indented("\x1b[A"), "    \\u{1b}[A");
-        assert_eq!(indented("line\n"), "    line");
-        assert_eq!(as_text(&[0xff, 0x00]), None);
+        assert_eq!(
+            indented(&PeerText::new(b"\x1b[A".to_vec())),
+            "    \\u{1b}[A"
+        );
+        let ended = PeerText::new(b"line\n".to_vec());
+        assert_eq!(indented(&ended), "    line");
     }
 
     #[test]

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::Notice;
+use umbel_client::display;
 use umbel_client::{ClientClosed, NoticeGap, Notices};
 use umbel_proto::time::Duration;
 
 use super::failure::Failure;
-use super::output;
 use super::session::Session;
 
 /// How long a command waits at its end until mailboxes are replaced and published.
@@ -73,7 +73,7 @@ impl Mending {
             }
         }
         for inbox in &self.inboxes {
-            let name = output::printable(inbox);
+            let name = display::name(inbox);
             session.warn(&format!(
                 "\"{name}\" still lacks a mailbox: the next `umbel receive` tries again"
             ));

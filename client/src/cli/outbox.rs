@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use data_encoding::BASE64;
 use serde::Serialize;
 use umbel_client::core::io::{Cancelled, Copies, OutboxEntry};
+use umbel_client::display::PeerText;
 use umbel_client::{CancelError, Client, Library, Reach};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::Clock;
@@ -246,12 +247,13 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
         listed.text(),
         listed.address
     ))?;
-    match mail::as_text(&message.body) {
-        Some(text) => session.line(&mail::indented(text)),
-        None if io::stdout().is_terminal() => {
-            session.line("    (not text: --json prints it as base64)")
-        }
-        None => session.line("    (not text)"),
+    let body = PeerText::new(message.body.to_vec());
+    if body.is_text() {
+        session.line(&mail::indented(&body))
+    } else if io::stdout().is_terminal() {
+        session.line("    (not text: --json prints it as base64)")
+    } else {
+        session.line("    (not text)")
     }
 }
 

@@ -4,8 +4,8 @@
 use std::io;
 
 use serde::Serialize;
+use umbel_client::display;
 use umbel_proto::ids::RelayId;
-pub(super) use umbel_relay::shell::printable;
 
 use super::failure::{Exit, Failure};
 pub(super) use super::times::{count, rfc3339};
@@ -19,6 +19,11 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 /// Writes bytes to standard output as they are, and sees them through.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     writer::to_stdout(bytes.to_vec()).map_err(|error| unwritten(&error))
+}
+
+/// A value as a line of JSON, which a terminal may be given, too.
+pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(|line| display::json(&line))
 }
 
 /// The outcome of a command that could not write to standard output.
@@ -40,7 +45,7 @@ pub(super) fn unwritten(error: &io::Error) -> Failure {
 /// Says on standard error what is waited for, or wrong; whether anyone reads it makes no difference.
 /// Parts of it may be of files that others wrote.
 pub(super) fn say(text: &str) {
-    to_stderr(&printable(text));
+    to_stderr(&display::text(text));
 }
 
 /// Asks on standard error; whether the answer is yes.
@@ -78,15 +83,13 @@ pub(super) fn complain(failure: &Failure, is_json: bool) {
         return;
     }
     if is_json {
-        to_stderr(
-            &serde_json::to_string(&Complaint {
-                error,
-                hint,
-                exit: exit.name(),
-                exit_code: *exit as u8,
-            })
-            .unwrap_or_default(),
-        );
+        let complaint = json(&Complaint {
+            error,
+            hint,
+            exit: exit.name(),
+            exit_code: *exit as u8,
+        });
+        to_stderr(&complaint.unwrap_or_default());
     } else {
         say(&format!("error: {error}\n  hint: {hint}"));
     }
@@ -95,7 +98,7 @@ pub(super) fn complain(failure: &Failure, is_json: bool) {
 /// Says what the user should know.
 pub(super) fn warn(text: &str, is_json: bool) {
     if is_json {
-        to_stderr(&serde_json::to_string(&Caution { warning: text }).unwrap_or_default());
+        to_stderr(&json(&Caution { warning: text }).unwrap_or_default());
     } else {
         say(&format!("warning: {text}"));
     }

@@ -7,6 +7,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{InboxEntry, Notice, Warning};
+use umbel_client::display;
 use umbel_client::{
     Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage,
 };
@@ -331,10 +332,7 @@ impl Receiver<'_> {
         fetching.silent.remove(&inbox);
         let was_open = fetching.open.remove(&inbox);
         if was_open && !self.goes_on() && answered < mailboxes {
-            let (name, mailboxes) = (
-                output::printable(&inbox),
-                output::count(mailboxes, "mailbox"),
-            );
+            let (name, mailboxes) = (display::name(&inbox), output::count(mailboxes, "mailbox"));
             self.session.warn(&format!(
                 "only {answered} of the {mailboxes} of \"{name}\" answered"
             ));
@@ -399,9 +397,7 @@ impl Receiver<'_> {
 
     /// Whether all that the message says was written.
     fn is_read_by_printing(&self, message: &StoredMessage) -> bool {
-        self.session.is_json()
-            || self.args.output.is_some()
-            || mail::as_text(&message.body).is_some()
+        self.session.is_json() || self.args.output.is_some() || message.body.is_text()
     }
 
     /// Takes a message to be printed, unless another command prints it. One that does not come to
@@ -427,7 +423,7 @@ impl Receiver<'_> {
         let received_at = output::rfc3339(message.received_at);
         let len = message.body.len();
         if self.session.is_json() {
-            let body_b64 = BASE64.encode(&message.body);
+            let body_b64 = BASE64.encode(message.body.bytes());
             let id = message.id.to_string();
             return self.session.json(&Line {
                 inbox: &message.inbox,
@@ -438,9 +434,9 @@ impl Receiver<'_> {
                 file,
             });
         }
-        let inbox = output::printable(&message.inbox);
+        let inbox = display::name(&message.inbox);
         let saved = file.map_or_else(String::new, |file| {
-            format!(", saved as {}", output::printable(&file))
+            format!(", saved as {}", display::text(&file))
         });
         self.session.line(&format!(
             "{inbox}  {received_at}  {}{saved}\n{}",
@@ -452,16 +448,14 @@ impl Receiver<'_> {
 
 /// A message's text, as far as it can be shown.
 fn shown(message: &StoredMessage) -> String {
-    match mail::as_text(&message.body) {
-        Some(text) => mail::indented(text),
-        None => {
-            let id = message.id.to_string();
-            format!(
-                "    (not text: `umbel show {} --output FILE` saves it)",
-                mail::short_id(&id)
-            )
-        }
+    if message.body.is_text() {
+        return mail::indented(&message.body);
     }
+    let id = message.id.to_string();
+    format!(
+        "    (not text: `umbel show {} --output FILE` saves it)",
+        mail::short_id(&id)
+    )
 }
 
 /// Saves the body under the message's id; one that is there already was saved by an earlier run,
@@ -472,7 +466,7 @@ fn save(dir: &Path, message: &StoredMessage) -> Result<PathBuf, Failure> {
         .symlink_metadata()
         .is_ok_and(|there| there.is_file() && there.len() == message.body.len() as u64);
     if !is_saved {
-        files::save(&path, &message.body, false)?;
+        files::save(&path, message.body.bytes(), false)?;
     }
     Ok(path)
 }

@@ -10,6 +10,7 @@ use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use umbel_client::core::io::{Notice, Warning, is_held_by_enough};
+use umbel_client::display;
 use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
@@ -113,7 +114,7 @@ impl Session {
 
     /// Writes a JSON object as a line.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(value).map_err(|error| {
+        let text = output::json(value).map_err(|error| {
             Failure::failed(
                 format!("could not write JSON: {error}"),
                 "leave --json away",
@@ -417,7 +418,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
             "the list of relays is out of date: fetching a new one".to_owned()
         }
         Notice::Mending { inbox } => {
-            let inbox = output::printable(inbox);
+            let inbox = display::name(inbox);
             format!("making a mailbox for \"{inbox}\"")
         }
         Notice::Unreachable => "no relay could be reached".to_owned(),
@@ -478,20 +479,20 @@ fn warning_text(warning: &Warning) -> String {
         Warning::MailboxReplaced { inbox } => {
             format!(
                 "a mailbox of the inbox \"{}\" is gone: another takes its place",
-                output::printable(inbox)
+                display::name(inbox)
             )
         }
         Warning::Unresponsive { pid } => format!("{}; waiting for it", unresponsive(*pid)),
         Warning::OtherCopy { inbox } => format!(
             "another copy of this profile is in use, or a backup of it was restored: copies take each other's messages in the \
              inbox \"{}\"; use one copy only, and delete the others",
-            output::printable(inbox)
+            display::name(inbox)
         ),
         Warning::NotFound { inbox } => format!(
             "the inbox \"{}\" can't be found: the relays that keep its descriptor gave none, or an old one, twice, though it was \
              published anew in between; messages from those who know it already may still come; leave `umbel receive --follow` \
              running, which tries again, and see `umbel status`",
-            output::printable(inbox)
+            display::name(inbox)
         ),
         Warning::SeedElsewhere { seed, ip } => seed_elsewhere_text(seed, *ip),
         Warning::Store(fault) => fault.to_string(),

@@ -22,6 +22,7 @@ use super::meeting;
 use super::migrate::{self, StepContext};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 use crate::core::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
+use crate::display::PeerText;
 
 /// Messages in one page, at most: a few megabytes.
 pub(crate) const PAGE_MAX: u32 = 32;
@@ -193,7 +194,7 @@ pub struct StoredMessage {
     /// Which message.
     pub id: MessageId,
     /// The message's body.
-    pub body: Vec<u8>,
+    pub body: PeerText,
     /// When it came.
     pub received_at: WallTime,
     /// Whether it is marked read.
@@ -525,7 +526,7 @@ impl Database {
                 seq: row.get(0)?,
                 inbox: row.get(1)?,
                 id: MessageId(row.get(2)?),
-                body: row.get(3)?,
+                body: PeerText::new(row.get(3)?),
                 received_at: WallTime(row.get::<_, i64>(4)?.unsigned_abs()),
                 is_read: row.get(5)?,
             })

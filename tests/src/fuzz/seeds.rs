@@ -80,6 +80,7 @@ pub fn seeds() -> Vec<Seed> {
         ("holder", holder()),
         ("holder_completions", holder_completions()),
         ("outbox_completions", outbox_completions()),
+        ("shown", texts()),
         ("link_table", link_table()),
         ("control", control()),
     ] {
@@ -684,6 +685,37 @@ fn outbox_completions() -> Files {
     // A message that is not stored at first, and one that is taken back before the answer.
     let full = vec![6, 0, 2, 0, 6, 7, 60, 8, 9, 2, 0, 2, 0];
     vec![("backwards", backwards), ("full", full)]
+}
+
+fn texts() -> Files {
+    let texts = [
+        (
+            "escapes",
+            "\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}1A\r\u{8}from: alice\n\talso \u{7f}",
+        ),
+        (
+            "hidden",
+            "pay\u{200b}pal\u{202e}gpj\u{2066}.exe\u{e0041}\u{2028}\u{fe0f}\u{ad}\u{3164}",
+        ),
+        (
+            "joined",
+            "❤\u{fe0f} 👩\u{200d}💻 1\u{fe0f}\u{20e3} می\u{200c}خ क\u{94d}\u{200d}ष\u{94d}\u{200d}\u{94d}",
+        ),
+        (
+            "piled",
+            "e\u{301}\u{302}\u{303}\u{304}\u{305}\u{306}\n\u{301}a\u{200b}\u{301}",
+        ),
+        (
+            "names",
+            "p\u{430}ypal \u{440}\u{430}\u{443} Анна Smith ａｂ Tシャツ a\u{301}\u{430}b",
+        ),
+    ];
+    let mut files: Files = texts
+        .into_iter()
+        .map(|(name, text)| (name, text.as_bytes().to_vec()))
+        .collect();
+    files.push(("no_text", b"a\xff\xc3b\xe2\x80\0".to_vec()));
+    files
 }
 
 fn link_table() -> Files {

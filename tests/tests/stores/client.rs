@@ -82,7 +82,8 @@ impl Keeper for OnDisk {
         self.open();
         let store = self.store.as_ref().unwrap();
         let messages = store.messages().unwrap().into_iter();
-        let messages = messages.map(|message| (message.inbox, message.id, message.body));
+        let messages =
+            messages.map(|message| (message.inbox, message.id, message.body.into_bytes()));
         restored_lines(
             &store.restore(WallTime(0)).unwrap(),
             &messages.collect::<Vec<_>>(),
