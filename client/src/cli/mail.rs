@@ -22,6 +22,12 @@ const SHORT_ID_LEN: usize = 8;
 /// Characters of a message's first line that are shown.
 const FIRST_LINE_LEN: usize = 60;
 
+/// Help about the form in which a message is printed.
+const SHOWN: &str = "\
+On a terminal, each line of the message is indented, and characters that would act on the terminal or \
+hide something are written as \\u{200b}. Elsewhere, and with --output, the message is written byte for \
+byte; --json has it exactly in body_b64 and, if it is text, in text.";
+
 #[derive(clap::Args)]
 pub(super) struct ListArgs {
     /// The inbox's name [default: all inboxes]
@@ -35,6 +41,7 @@ pub(super) struct ListArgs {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = SHOWN)]
 pub(super) struct ShowArgs {
     /// The message's id, or a prefix of it
     id: String,

@@ -31,7 +31,14 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const MAILBOXES_IN_TIME: usize = 60;
 const TIMEOUT_EACH: Duration = Duration::from_secs(1);
 
+/// Help about the form in which a message is printed.
+const SHOWN: &str = "\
+Each line of a message is indented, and characters that would act on a terminal or hide something are \
+written as \\u{200b}, wherever the output goes. For the message byte for byte, use --output, or body_b64 \
+of --json.";
+
 #[derive(clap::Args)]
+#[command(after_help = SHOWN)]
 pub(super) struct ReceiveArgs {
     /// The inbox's name [default: all inboxes]
     name: Option<String>,

@@ -12,7 +12,7 @@ const ALPHABET: &str = "ab1#*.-_ \n\t\r\u{1b}\u{9b}\u{7f}\u{200b}\u{200c}\u{200d
     م\u{6cc}\u{64b}क\u{94d}\u{94d}ष’—éß\u{131}\u{661}\\{}";
 
 /// What comes out holds nothing that acts on a terminal, is the same if it is shown again, and is
-/// bounded; a name is one line, and none passes for ASCII that is not.
+/// bounded; a name is one line.
 pub(super) fn shown(input: &[u8]) {
     check(input);
     let alphabet: Vec<char> = ALPHABET.chars().collect();
