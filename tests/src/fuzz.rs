@@ -6,6 +6,7 @@
 //! call the same functions.
 
 mod control;
+mod conversation;
 mod decoders;
 mod display;
 mod holder;
@@ -166,6 +167,11 @@ pub const BODIES: &[Body] = &[
         name: "control",
         run: control::control,
         mutations: 100,
+    },
+    Body {
+        name: "conversation",
+        run: conversation::conversation,
+        mutations: 40,
     },
 ];
 

@@ -83,6 +83,7 @@ pub fn seeds() -> Vec<Seed> {
         ("shown", texts()),
         ("link_table", link_table()),
         ("control", control()),
+        ("conversation", conversation()),
     ] {
         seeds.extend(
             files
@@ -775,5 +776,35 @@ fn control() -> Files {
             "sync",
             after(&[10, 0, 0x20, 0, 0x1c, 0, 0, 0x2c, 0, 0, 10, 0, 0x20, 0, 9, 0]),
         ),
+    ]
+}
+
+/// Writing is 0 or 8 and a size; 2 delivers, 3 delivers a copy, 4 loses, 5 flips a bit.
+fn conversation() -> Files {
+    // Six messages each way, in turn: the post-quantum ratchet moves with each exchange.
+    let turns = [0, 1, 2, 0, 8, 1, 2, 0].repeat(6);
+    // Some are lost, some come late or twice; long ones leave no room for a share.
+    let late = [
+        &[0, 1, 0, 2, 3, 1, 2, 0, 8, 5, 8, 6, 2, 1, 4, 0][..],
+        &[0, 3, 0, 7, 2, 1, 3, 0, 8, 4, 8, 1, 2, 2, 2, 0],
+    ]
+    .concat();
+    // Both sides go back to a backup, one of them twice, with messages on their way.
+    let backups = [
+        &[0, 1, 2, 0, 8, 1, 2, 0, 6, 14, 0, 1, 2, 0, 8, 1][..],
+        &[23, 0, 1, 2, 1, 31, 8, 1, 2, 0, 23, 0, 2, 2, 0],
+    ]
+    .concat();
+    // Bits of several parts of a message, before the message itself; a day passes.
+    let flips = [
+        &[0, 1, 2, 0, 8, 1, 2, 0, 0, 1, 5, 0, 0, 1, 5, 0, 1, 0][..],
+        &[5, 0, 3, 0, 5, 0, 50, 200, 7, 2, 0],
+    ]
+    .concat();
+    vec![
+        ("turns", turns),
+        ("late", late),
+        ("backups", backups),
+        ("flips", flips),
     ]
 }
