@@ -251,7 +251,7 @@ impl Delivery {
     }
 
     pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(wire::encode(self))
+        wire::encode_secret(self)
     }
 
     pub(super) fn address(&self) -> &InboxAddress {

@@ -17,6 +17,7 @@ use crate::crypto::kem::{
 };
 use crate::limits::PQ_EPOCHS_KEPT;
 use crate::time::WallTime;
+use crate::wire;
 
 const STEP_INFO: &[u8] = b"umbel post-quantum step 1";
 
@@ -264,7 +265,7 @@ impl PostQuantum {
         let exchange = sha256(&[key, ciphertext]);
         let key = Key::derived(&last.key.0, &[shared], &[STEP_INFO, &exchange]);
         let epoch = last.epoch.saturating_add(1);
-        self.epochs.push(EpochKey { epoch, key, at });
+        wire::push_secret(&mut self.epochs, EpochKey { epoch, key, at });
         let excess = self.epochs.len().saturating_sub(PQ_EPOCHS_KEPT);
         self.epochs.drain(..excess);
     }

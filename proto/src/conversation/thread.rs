@@ -249,7 +249,7 @@ impl Thread {
 
     /// The state, to be stored.
     pub fn state(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(wire::encode(self))
+        wire::encode_secret(self)
     }
 
     /// Takes a stored state.
@@ -333,7 +333,7 @@ impl Thread {
         let acknowledgement = self.now.arrived.acknowledgement();
         let items = draft.items.clone();
         let contents = Contents::new(number, draft.id, draft.written_at, acknowledgement, items);
-        let contents = Zeroizing::new(contents.encode());
+        let contents = wire::encode_secret(&contents);
         let rooms = self.introduction().map_or(ENVELOPE_ROOMS, opening_rooms);
         let sealed = self.now.session.seal(&contents, &rooms, now, rng);
         let message = sealed.map_err(WriteFault::Seal)?.message;

@@ -445,7 +445,7 @@ impl Inbox {
     }
 
     pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(wire::encode(&InboxState {
+        wire::encode_secret(&InboxState {
             version: stored::VERSION,
             identity_seed: *self.identity.seed(),
             seals: self.seals.states(),
@@ -454,7 +454,7 @@ impl Inbox {
             rests_until: self.rests_until,
             publications: self.publications.state(),
             sight: self.sight.state.clone(),
-        }))
+        })
     }
 
     /// Whether its own look-up is under way, whose end has to be noticed.

@@ -301,7 +301,7 @@ pub(super) fn inbox_4(old: &[u8], context: &StepContext) -> Option<State> {
         next_at: context.wall.as_secs(),
         posted: Vec::new(),
     };
-    Some(Zeroizing::new(wire::encode(&Inbox4 {
+    Some(wire::encode_secret(&Inbox4 {
         format: 4,
         identity_seed: inbox.identity_seed,
         seal_seed: inbox.seal_seed,
@@ -312,7 +312,7 @@ pub(super) fn inbox_4(old: &[u8], context: &StepContext) -> Option<State> {
             .then_some(outdated)
             .into_iter()
             .collect(),
-    })))
+    }))
 }
 
 /// An inbox of format 4 in format 5: its owner's look-up is due, and none was missed.
@@ -346,7 +346,7 @@ pub(super) fn inbox_6(old: &[u8]) -> Option<State> {
     };
     let mailboxes: Vec<Mailbox6> = mailboxes.iter().map(mailbox).collect();
     let new: Inbox5<Mailbox6> = (keys, mailboxes, published);
-    Some(Zeroizing::new(wire::encode(&new)))
+    Some(wire::encode_secret(&new))
 }
 
 /// An inbox of format 6 in format 7. No run was cut short while it published.
@@ -366,7 +366,7 @@ pub(super) fn inbox_7(old: &[u8]) -> Option<State> {
         missing_since: published.missing_since,
     };
     let new: Inbox5<Mailbox6, (Publication4, bool)> = (keys, mailboxes, published);
-    Some(Zeroizing::new(wire::encode(&new)))
+    Some(wire::encode_secret(&new))
 }
 
 /// An inbox of format 7 in format 8. Its one seal key becomes that of the epochs whose descriptors may
@@ -386,7 +386,7 @@ pub(super) fn inbox_8(old: &[u8], context: &StepContext) -> Option<State> {
     let seals = vec![seal(last.saturating_sub(1)), seal(last)];
     let mailboxes: Vec<Mailbox8> = mailboxes.iter().map(mailbox_8).collect();
     let new = (8_u8, keys.identity_seed, seals, mailboxes, published);
-    Some(Zeroizing::new(wire::encode(&new)))
+    Some(wire::encode_secret(&new))
 }
 
 fn mailbox_8(old: &Mailbox6) -> Mailbox8 {
@@ -440,7 +440,7 @@ pub(super) fn message_4(old: &[u8]) -> Option<State> {
     let (message, rest) = postcard::take_from_bytes::<Message1>(old).ok()?;
     let targets: Vec<Target4<'_>> = message.targets.iter().map(Target4::of).collect();
     let head = (4_u8, &message.address, &message.body, targets);
-    let head = Zeroizing::new(wire::encode(&head));
+    let head = wire::encode_secret(&head);
     Some(with_added(4, &head, rest))
 }
 
@@ -484,12 +484,12 @@ pub(super) fn paths_2(old: &[u8]) -> Option<State> {
         failed: 0,
         set_aside_at: None,
     });
-    Some(Zeroizing::new(wire::encode(&Paths2 {
+    Some(wire::encode_secret(&Paths2 {
         format: 2,
         guards: guards.collect(),
         pinned,
         new_at: Vec::new(),
-    })))
+    }))
 }
 
 /// Paths of format 2 in format 3. Nothing is held against the relays of the second layer.
@@ -510,12 +510,12 @@ pub(super) fn paths_3(old: &[u8]) -> Option<State> {
         refused: 0,
         set_aside_at: None,
     });
-    Some(Zeroizing::new(wire::encode(&Paths3 {
+    Some(wire::encode_secret(&Paths3 {
         format: 3,
         guards,
         pinned: pinned.collect(),
         new_at,
-    })))
+    }))
 }
 
 /// Paths of format 3 in format 4. No middle is pinned.
