@@ -14,6 +14,7 @@ use crate::crypto::dh::{DhPublic, DhSecret, NonContributory};
 use crate::crypto::kdf::{hkdf_expand, hkdf_extract};
 use crate::limits::{SKIP_MAX, SKIPPED_KEPT_MAX};
 use crate::time::WallTime;
+use crate::wire;
 
 const STEP_INFO: &[u8] = b"umbel ratchet step 1";
 const MESSAGE_STEP: &[u8] = &[1];
@@ -138,9 +139,13 @@ impl DoubleRatchet {
         }
     }
 
-    /// Whether something may be sent: the responder needs the initiator's key first.
+    /// Whether something may be sent: the responder needs the initiator's key first, and a chain ends
+    /// where its numbers do.
     pub(super) const fn may_send(&self) -> bool {
-        self.sending.is_some() || self.theirs.is_some()
+        match &self.sending {
+            Some(chain) => chain.goes_on(),
+            None => self.theirs.is_some(),
+        }
     }
 
     /// The next message to send: its place, the chain's header key and the message's key. `None`
@@ -161,7 +166,7 @@ impl DoubleRatchet {
             number: chain.next,
         };
         let header = chain.header.again();
-        Some((place, header, chain.step()))
+        Some((place, header, chain.step()?))
     }
 
     /// A new chain, under a new ratchet key.
@@ -223,7 +228,7 @@ impl DoubleRatchet {
         }
         self.skip_to(place.number, at)?;
         let chain = self.receiving.as_mut().ok_or(PlaceFault::Used)?;
-        Ok(chain.step())
+        chain.step().ok_or(PlaceFault::TooFar)
     }
 
     /// The peer has a new ratchet key: what it sends from now on, and a new chain of ours when
@@ -259,12 +264,13 @@ impl DoubleRatchet {
         }
         while chain.next < number {
             let number = chain.next;
-            self.skipped.push(Skipped {
+            let skipped = Skipped {
                 header: chain.header.again(),
                 number,
-                message: chain.step(),
+                message: chain.step().ok_or(PlaceFault::TooFar)?,
                 at,
-            });
+            };
+            wire::push_secret(&mut self.skipped, skipped);
         }
         let excess = self.skipped.len().saturating_sub(SKIPPED_KEPT_MAX);
         self.skipped.drain(..excess);
@@ -280,15 +286,32 @@ impl DoubleRatchet {
     pub(super) fn skipped_count(&self) -> usize {
         self.skipped.len()
     }
+
+    /// As if so many messages had been sent, or received.
+    #[cfg(test)]
+    pub(super) fn number_from(&mut self, next: u32, is_sending: bool) {
+        let chain = if is_sending {
+            &mut self.sending
+        } else {
+            &mut self.receiving
+        };
+        chain.iter_mut().for_each(|chain| chain.next = next);
+    }
 }
 
 impl Chain {
-    /// The key of the next message.
-    fn step(&mut self) -> Key {
+    /// The key of the next message; `None` at the end of all numbers (§11.3(5)).
+    fn step(&mut self) -> Option<Key> {
+        let next = self.next.checked_add(1)?;
         let message = self.key.labelled(&[MESSAGE_STEP]);
         self.key = self.key.labelled(&[CHAIN_STEP]);
-        self.next += 1;
-        message
+        self.next = next;
+        Some(message)
+    }
+
+    /// Whether there is a number left.
+    const fn goes_on(&self) -> bool {
+        self.next < u32::MAX
     }
 }
 

@@ -105,7 +105,7 @@ impl Session {
 
     /// The state, to be stored before a message that was sealed with it goes out.
     pub fn state(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(wire::encode(self))
+        wire::encode_secret(self)
     }
 
     /// Takes a stored state.
@@ -202,8 +202,10 @@ impl Session {
             let key = header_key.labelled(&[SHARE_LABEL, &nonce]);
             append(&mut message, &key, share.bytes());
         }
-        let mut body = Zeroizing::new(contents.to_vec());
-        body.resize(room.checked_sub(message.len() + TAG_LEN)?, 0);
+        let body_len = room.checked_sub(message.len() + TAG_LEN)?;
+        let mut body = Zeroizing::new(Vec::with_capacity(body_len.max(contents.len())));
+        body.extend(contents);
+        body.resize(body_len, 0);
         let key = body_key(&nonce, &message_key, &epoch_key);
         append(&mut message, &key, &body);
         Some(message)
@@ -244,7 +246,7 @@ impl Session {
         moved.opened.push(nonce);
         let excess = moved.opened.len().saturating_sub(NONCES_KEPT);
         moved.opened.drain(..excess);
-        *self = moved;
+        core::mem::swap(self, &mut moved); // what was before is wiped
         Ok(body)
     }
 
@@ -277,6 +279,11 @@ impl Session {
 
     pub(super) fn post_quantum_epoch(&self) -> u32 {
         self.post_quantum.newest_epoch()
+    }
+
+    /// As if so many messages had been sent, or received.
+    pub(super) fn number_from(&mut self, next: u32, is_sending: bool) {
+        self.double.number_from(next, is_sending);
     }
 
     /// An attacker does not care for copies.

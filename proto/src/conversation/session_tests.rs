@@ -250,6 +250,33 @@ fn keys_of_messages_passed_over_are_bounded_and_expire() {
     assert!(pair.bob.state().len() < 130 * SKIPPED_KEPT_MAX);
 }
 
+#[test] // §11.3(5): a peer may drive a chain to its end
+fn a_chain_ends_before_its_numbers_do() {
+    let mut pair = Pair::after(23, 1);
+    pair.say(Alice, b"her chain");
+    pair.alice.number_from(u32::MAX - 2, true);
+    pair.bob.number_from(u32::MAX - 2, false);
+    pair.say(Alice, b"the last but one");
+    let last = pair.seal(Alice, b"the last");
+    assert!(!pair.alice.may_seal(), "until Bob has written");
+    let sealed = pair
+        .alice
+        .seal(b"one more", &ENVELOPE_ROOMS, NOW, &mut pair.rng);
+    assert_eq!(sealed, Err(SealFault::NotYet));
+    // One who goes on all the same has a number that nobody takes.
+    let mut liar = copy(&pair.alice);
+    liar.number_from(u32::MAX - 1, true);
+    pair.bob.number_from(u32::MAX, false);
+    let before = pair.bob.state();
+    let beyond = liar.seal(b"beyond", &ENVELOPE_ROOMS, NOW, &mut pair.rng);
+    assert!(pair.open(Bob, &beyond.unwrap().message).is_err());
+    assert!(pair.bob.state() == before);
+    pair.bob.number_from(u32::MAX - 1, false);
+    assert!(pair.open(Bob, &last).is_ok());
+    pair.say(Bob, b"go on");
+    pair.say(Alice, b"in a new chain");
+}
+
 #[test] // §11.3(6): a state that was restored from a backup
 fn a_side_that_went_back_is_noticed() {
     let mut pair = Pair::after(7, 2);
