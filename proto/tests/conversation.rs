@@ -76,8 +76,10 @@ fn begin(network: &NetworkId, case: &Value) -> Both {
 
 /// Seals what a step says, and gets the same message.
 fn seal(session: &mut Session, step: &Value, rooms: &Rooms) -> Vec<u8> {
-    let mut draws = script(step, &["kem_seed", "kem_message", "ratchet", "nonce"]);
-    let sealed = session.seal(&hex(&step["contents"]), rooms, NOW, &mut draws);
+    let draws = ["kem_seed", "kem_message", "ratchet", "nonce_random"];
+    let mut draws = script(step, &draws);
+    let now = step["now"].as_u64().map_or(NOW, WallTime);
+    let sealed = session.seal(&hex(&step["contents"]), rooms, now, &mut draws);
     let sealed = sealed.unwrap_or_else(|fault| panic!("{fault:?}"));
     assert!(draws.is_used_up(), "{step}");
     assert_eq!(Some(sealed.class as u64), step["header"]["room"].as_u64());
@@ -141,7 +143,7 @@ fn openings_are_those_of_the_vectors() {
     }
 }
 
-#[test] // §11.3(3), §11.4(4), §11.4(5): lost, late and repeated ones, and shares both ways
+#[test] // §11.3(1), §11.3(3), §11.4(4), §11.4(5), §11.4(6): late and repeated ones, shares both ways
 fn an_exchange_is_that_of_the_vectors() {
     let vectors = vectors();
     let mut both = begin(&network(&vectors), &vectors["openings"][0]);

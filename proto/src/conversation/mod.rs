@@ -5,10 +5,13 @@ pub mod contents;
 mod double;
 pub mod envelope;
 mod keys;
+mod nonces;
 pub mod numbering;
 pub mod opening;
 mod post_quantum;
 mod recovery;
+#[cfg(test)]
+mod renewal_tests;
 pub mod session;
 #[cfg(test)]
 mod session_tests;

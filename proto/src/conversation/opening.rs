@@ -78,6 +78,8 @@ pub enum OpeningFault {
     Key,
     /// The writer claims an inbox whose key is not sound, or the reader's own.
     Writer,
+    /// A renewal by, or to, somebody else than the conversation is with.
+    Party,
 }
 
 impl From<NonContributory> for OpeningFault {

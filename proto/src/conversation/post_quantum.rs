@@ -67,8 +67,10 @@ pub(super) enum Share {
 /// Why a share, or an epoch, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShareFault {
-    /// The message's epoch has no key here: it is too old, or not made yet.
-    Epoch,
+    /// The key of the message's epoch is gone.
+    Old,
+    /// The message's epoch is not made yet: no sender takes it before its reader can have it.
+    Ahead,
     /// It is no key, or the other side's kind.
     Share,
 }
@@ -205,8 +207,14 @@ impl PostQuantum {
             (Role::Responder { .. }, Some(Share::Key(key))) => self.take_key(epoch, key)?,
             (_, None) => {}
         }
-        let key = self.key(epoch).ok_or(ShareFault::Epoch)?;
         let newest = self.newest();
+        let is_ahead = epoch > newest;
+        let gone = if is_ahead {
+            ShareFault::Ahead
+        } else {
+            ShareFault::Old
+        };
+        let key = self.key(epoch).ok_or(gone)?;
         if let Role::Responder { answer, .. } = &mut self.role
             && epoch == newest
         {

@@ -8,7 +8,7 @@ use super::keys::Key;
 use super::opening::RecoveryKey;
 use crate::limits::TAG_LEN;
 
-const NONCE_LEN: usize = 16;
+pub(super) const NONCE_LEN: usize = 16;
 const INFO: &[u8] = b"umbel renewal request 1";
 
 impl RecoveryKey {

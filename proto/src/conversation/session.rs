@@ -10,17 +10,15 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::double::{DoubleRatchet, Found, Place, PlaceFault};
 use super::keys::Key;
+use super::nonces::{NONCE_LEN, Nonce, Nonces};
 use super::post_quantum::{PostQuantum, Share, ShareFault};
 use crate::crypto::dh::DhPublic;
-use crate::limits::{
-    NONCES_KEPT, RECORD_LENS, SHARE_WAIT, SHARE_WAIT_MESSAGES, SKIPPED_LIFE, TAG_LEN,
-};
+use crate::limits::{RECORD_LENS, SHARE_WAIT, SHARE_WAIT_MESSAGES, SKIPPED_LIFE, TAG_LEN};
 use crate::time::WallTime;
 use crate::wire::{self, Malformed, Reader};
 
 /// Format of the stored state.
 const VERSION: u8 = 1;
-const NONCE_LEN: usize = 16;
 const HEADER_LEN: usize = 32 + 4 + 4 + 4 + 1;
 const HEADER_LABEL: &[u8] = b"umbel header 1";
 const SHARE_LABEL: &[u8] = b"umbel share 1";
@@ -41,9 +39,9 @@ pub struct Session {
     /// Messages since a share last went along while one waits, and since when it waits.
     #[zeroize(skip)]
     share_waits: Option<(u32, WallTime)>,
-    /// The nonces of the messages that were opened last, oldest first.
+    /// Of the messages that were opened last.
     #[zeroize(skip)]
-    opened: Vec<[u8; NONCE_LEN]>,
+    pub(super) opened: Nonces,
 }
 
 /// A sealed message, as long as the room that was chosen.
@@ -79,8 +77,10 @@ pub enum OpenFault {
     },
     /// Too many messages before it are missing.
     TooFar,
-    /// Its post-quantum epoch has no key here.
+    /// The key of its post-quantum epoch is gone.
     Epoch,
+    /// Its sender is elsewhere than this side: one of the two went back to an earlier state.
+    Diverged,
     /// Something in it is not what its sender made, or may not be.
     Damaged,
 }
@@ -93,13 +93,13 @@ struct Header {
 }
 
 impl Session {
-    pub(super) const fn new(double: DoubleRatchet, post_quantum: PostQuantum) -> Self {
+    pub(super) fn new(double: DoubleRatchet, post_quantum: PostQuantum) -> Self {
         Self {
             version: VERSION,
             double,
             post_quantum,
             share_waits: None,
-            opened: Vec::new(),
+            opened: Nonces::default(),
         }
     }
 
@@ -158,7 +158,7 @@ impl Session {
         let carried = share.as_ref().filter(|_| with_share == Some(class));
         self.note_share(share.is_some(), carried.is_some(), now);
         let room = rooms.get(class).copied().unwrap_or(needed);
-        let message = self.sealed(contents, carried, room, rng);
+        let message = self.sealed(contents, carried, room, now, rng);
         let message = message.ok_or(SealFault::NotYet)?;
         Ok(Sealed { class, message })
     }
@@ -184,29 +184,30 @@ impl Session {
         contents: &[u8],
         share: Option<&Share>,
         room: usize,
+        now: WallTime,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Option<Vec<u8>> {
         let (epoch, epoch_key) = self.post_quantum.for_sending(share.is_some())?;
         let (place, header_key, message_key) = self.double.next_sent(rng)?;
-        let mut message = vec![0; NONCE_LEN];
-        rng.fill_bytes(&mut message);
-        let nonce = message.clone();
+        let nonce = Nonce::draw(now, rng);
+        let nonce = nonce.as_bytes();
+        let mut message = nonce.to_vec();
         let header = Header {
             place,
             epoch,
             share: share.map_or(Share::NONE, Share::kind),
         };
-        let key = header_key.labelled(&[HEADER_LABEL, &nonce]);
+        let key = header_key.labelled(&[HEADER_LABEL, nonce]);
         append(&mut message, &key, &header.encode());
         if let Some(share) = share {
-            let key = header_key.labelled(&[SHARE_LABEL, &nonce]);
+            let key = header_key.labelled(&[SHARE_LABEL, nonce]);
             append(&mut message, &key, share.bytes());
         }
         let body_len = room.checked_sub(message.len() + TAG_LEN)?;
         let mut body = Zeroizing::new(Vec::with_capacity(body_len.max(contents.len())));
         body.extend(contents);
         body.resize(body_len, 0);
-        let key = body_key(&nonce, &message_key, &epoch_key);
+        let key = body_key(nonce, &message_key, &epoch_key);
         append(&mut message, &key, &body);
         Some(message)
     }
@@ -218,12 +219,12 @@ impl Session {
     pub fn open(&mut self, message: &[u8], now: WallTime) -> Result<Zeroizing<Vec<u8>>, OpenFault> {
         let damaged = |_: Malformed| OpenFault::Damaged;
         let mut reader = Reader::new(message);
-        let nonce = reader.array::<NONCE_LEN>().map_err(damaged)?;
-        if self.opened.contains(&nonce) {
+        let nonce = Nonce::decode(&mut reader).map_err(damaged)?;
+        if self.opened.has(&nonce) {
             return Err(OpenFault::Repeated { is_copy: true });
         }
         let sealed_header = reader.bytes(HEADER_LEN + TAG_LEN).map_err(damaged)?;
-        let (found, share_key, header) = self.find(&nonce, sealed_header)?;
+        let (found, share_key, header) = self.find(nonce.as_bytes(), sealed_header)?;
         let share_len = Share::len_of(header.share).ok_or(OpenFault::Damaged)?;
         let share = if share_len == 0 {
             None
@@ -234,18 +235,17 @@ impl Session {
             Share::new(header.share, bytes.map_err(|_| OpenFault::Damaged)?)
         };
         let before = message.len() - reader.left();
-        // Two ratchets move on, and a forged body must move neither: a copy is tried.
+        // Two ratchets move on, and a forged body must move neither: a copy is tried. The body's key
+        // comes from both, moved, so it can't be tried before. Only the peer gets so far.
         let mut moved = Self::restore(&self.state()).map_err(damaged)?;
         let epoch_key = moved
             .post_quantum
             .received(header.epoch, share.as_ref(), now)?;
         let message_key = moved.double.received(found, &header.place, now)?;
-        let key = body_key(&nonce, &message_key, &epoch_key);
+        let key = body_key(nonce.as_bytes(), &message_key, &epoch_key);
         let body = key.open(&message[..before], reader.rest());
-        let body = Zeroizing::new(body.map_err(|_| OpenFault::Damaged)?);
-        moved.opened.push(nonce);
-        let excess = moved.opened.len().saturating_sub(NONCES_KEPT);
-        moved.opened.drain(..excess);
+        let body = Zeroizing::new(body.map_err(|_| OpenFault::Diverged)?);
+        moved.opened.note(nonce, now);
         core::mem::swap(self, &mut moved); // what was before is wiped
         Ok(body)
     }
@@ -340,7 +340,8 @@ impl Header {
 impl From<ShareFault> for OpenFault {
     fn from(fault: ShareFault) -> Self {
         match fault {
-            ShareFault::Epoch => Self::Epoch,
+            ShareFault::Old => Self::Epoch,
+            ShareFault::Ahead => Self::Diverged,
             ShareFault::Share => Self::Damaged,
         }
     }

@@ -13,16 +13,18 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::contents::{Contents, ContentsFault, Item, Number};
 use super::envelope::ENVELOPE_ROOMS;
+use super::nonces::{Minute, Nonce};
 use super::numbering::{Acknowledgement, Arrival, Arrived, NumberRange};
 use super::opening::{Begun, Introduction, OpeningFault, RecoveryKey, SessionId};
+use super::recovery::NONCE_LEN;
 use super::session::{OpenFault, SealFault, Session};
 use crate::crypto::dh::{DhPublic, DhSecret};
 use crate::ids::{MessageId, NetworkId};
 use crate::inbox::address::{InboxAddress, InboxIdentity};
 use crate::inbox::record::{Opening, opening_rooms};
-use crate::limits::{NUMBERS_AHEAD_MAX, SESSIONS_KNOWN_MAX};
+use crate::limits::{NONCES_KEPT, NUMBERS_AHEAD_MAX, SESSIONS_KNOWN_MAX, SKIPPED_LIFE};
 use crate::time::WallTime;
-use crate::wire::{self, Malformed};
+use crate::wire::{self, Malformed, Reader};
 
 /// Format of the stored state.
 const VERSION: u8 = 1;
@@ -34,8 +36,14 @@ pub struct Thread {
     role: Role,
     recovery: RecoveryKey,
     now: Talk,
-    /// The session before this one: what was on its way is still read.
-    before: Option<Talk>,
+    /// The session before this one, and since when: what was on its way is still read.
+    before: Option<Before>,
+    /// Messages up to here may be of sessions that are not kept.
+    #[zeroize(skip)]
+    forgotten: Minute,
+    /// The nonces of requests for a new session that came, the newest last: each counts once.
+    #[zeroize(skip)]
+    requests: Vec<[u8; NONCE_LEN]>,
     /// Sessions that were, the newest last: an old opening that comes again begins none.
     #[zeroize(skip)]
     known: Vec<SessionId>,
@@ -45,6 +53,11 @@ pub struct Thread {
 enum Role {
     Initiator {
         pseudonym: [u8; 32],
+        /// Whose inbox was written to, and the own one as whose owner that was done.
+        #[zeroize(skip)]
+        reader: [u8; 32],
+        #[zeroize(skip)]
+        writer: Option<[u8; 32]>,
         /// Goes with each message until one is answered.
         introduction: Option<Introduction>,
     },
@@ -66,6 +79,14 @@ struct Talk {
     /// Own messages that are not acknowledged.
     #[zeroize(skip)]
     open: BTreeMap<u64, MessageId>,
+}
+
+/// A session that was left.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Before {
+    talk: Talk,
+    #[zeroize(skip)]
+    left_at: WallTime,
 }
 
 /// A message to write, without numbers and acknowledgements.
@@ -111,7 +132,8 @@ pub enum ReadFault {
     Renewal,
     /// An opening of another conversation, or by one who claims to be somebody else than before.
     Stranger,
-    /// It was on its way for too long: its keys are gone, and its number will be asked for again.
+    /// It was on its way for too long, or read long ago: its keys are gone. If it was not read, its
+    /// number will be asked for again.
     Late,
     /// No session opens it: one side has lost its state, or went back to an earlier one (§11.6).
     Lost(OpenFault),
@@ -213,11 +235,15 @@ impl Thread {
             known: vec![introduction.session_id()],
             role: Role::Initiator {
                 pseudonym: *pseudonym.to_bytes(),
+                reader: *reader.key(),
+                writer: writer.map(|it| *it.address().key()),
                 introduction: Some(introduction),
             },
             recovery,
             now: Talk::new(session),
             before: None,
+            forgotten: Minute::default(),
+            requests: Vec::new(),
         })
     }
 
@@ -242,6 +268,8 @@ impl Thread {
             recovery,
             now: now_on,
             before: None,
+            forgotten: Minute::default(),
+            requests: Vec::new(),
             known: vec![opening.introduction.session_id()],
         };
         Ok((thread, read))
@@ -353,7 +381,7 @@ impl Thread {
     ///
     /// # Errors
     /// See [`ReadFault`]. Nothing changes then, but that a message whose contents are not good was
-    /// opened.
+    /// opened, and that a request for a new session counts once.
     pub fn read(&mut self, message: &[u8], now: WallTime) -> Result<Read, ReadFault> {
         let fault = match self.now.session.open(message, now) {
             Ok(opened) => {
@@ -366,18 +394,66 @@ impl Thread {
             Err(OpenFault::Epoch) => return Err(ReadFault::Late),
             Err(fault) => fault,
         };
-        if let Some(before) = &mut self.before {
-            match before.session.open(message, now) {
-                Ok(opened) => return before.take(&opened),
+        if let Some(Before { talk, .. }) = &mut self.before {
+            match talk.session.open(message, now) {
+                Ok(opened) => {
+                    let mut read = talk.take(&opened)?;
+                    // Where it was written again, that is what is to arrive.
+                    let open = &self.now.open;
+                    read.acknowledged
+                        .retain(|id| open.values().all(|it| it != id));
+                    return Ok(read);
+                }
                 Err(OpenFault::Repeated { is_copy: true }) => return Err(ReadFault::Copy),
                 Err(_) => {}
             }
         }
+        Err(self.unread(message, fault, now))
+    }
+
+    /// Why a message is not read that no session opens.
+    fn unread(&mut self, message: &[u8], fault: OpenFault, now: WallTime) -> ReadFault {
         if self.recovery.is_request(message) {
-            Err(ReadFault::Renewal)
-        } else {
-            Err(ReadFault::Lost(fault))
+            return self.note_request(message);
         }
+        match Nonce::decode(&mut Reader::new(message)) {
+            Ok(nonce) if nonce.minute() <= self.forgotten() || nonce.minute().is_over(now) => {
+                ReadFault::Late
+            }
+            _ => ReadFault::Lost(fault),
+        }
+    }
+
+    /// §11.6(2): a holder that gives a request out again has nobody begin anew.
+    fn note_request(&mut self, request: &[u8]) -> ReadFault {
+        let Some(nonce) = request.first_chunk::<NONCE_LEN>() else {
+            return ReadFault::Copy;
+        };
+        if self.requests.contains(nonce) {
+            return ReadFault::Copy;
+        }
+        self.requests.push(*nonce);
+        let excess = self.requests.len().saturating_sub(NONCES_KEPT);
+        self.requests.drain(..excess);
+        ReadFault::Renewal
+    }
+
+    /// Up to here a message that nothing opens may have been read (§11.3(6)), or is of a session that
+    /// was left.
+    fn forgotten(&self) -> Minute {
+        let now = &self.now.session.opened;
+        let before = self.before.as_ref();
+        let before = before.map(|it| it.talk.session.opened.forgotten());
+        [
+            Some(self.forgotten),
+            now.first(),
+            Some(now.forgotten()),
+            before,
+        ]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or_default()
     }
 
     /// A message that asks the initiator for a new session.
@@ -385,11 +461,12 @@ impl Thread {
         self.recovery.request(rng)
     }
 
-    /// Begins a new session of a conversation that this side began, under the same pseudonym. Returns
-    /// the messages that were not acknowledged, in order: they are to be written again.
+    /// Begins a new session of a conversation that this side began, under the same pseudonym and with
+    /// the same parties. Returns the messages that were not acknowledged, in order: they are to be
+    /// written again.
     ///
     /// # Errors
-    /// See [`Introduction::begin`].
+    /// See [`Introduction::begin`], and [`OpeningFault::Party`].
     pub fn renew(
         &mut self,
         network: &NetworkId,
@@ -400,17 +477,22 @@ impl Thread {
     ) -> Result<Vec<MessageId>, OpeningFault> {
         let Role::Initiator {
             pseudonym,
+            reader: with,
+            writer: by,
             introduction,
         } = &mut self.role
         else {
             return Ok(Vec::new());
         };
+        if with != reader.key() || *by != writer.map(|it| *it.address().key()) {
+            return Err(OpeningFault::Party); // who reads it would refuse it: §11.2(7)
+        }
         let secret = DhSecret::from_bytes(pseudonym);
         let begun = Introduction::begin(network, reader, &secret, writer, now, rng);
         let (new, Begun { session, .. }) = begun?;
         let id = new.session_id();
         *introduction = Some(new);
-        Ok(self.turn_to(Talk::new(session), id))
+        Ok(self.turn_to(Talk::new(session), id, now))
     }
 
     /// An opening came from this conversation's initiator: it belongs to a session that is known, or
@@ -433,7 +515,7 @@ impl Thread {
             return Ok((self.read(&opening.message, now)?, Vec::new()));
         }
         let (talk, _, read) = Talk::accept(network, reader, opening, now)?;
-        Ok((read, self.turn_to(talk, id)))
+        Ok((read, self.turn_to(talk, id, now)))
     }
 
     /// Whether an introduction is of this conversation's initiator (§11.2(7)).
@@ -445,21 +527,37 @@ impl Thread {
     }
 
     /// From now on this session is written to.
-    fn turn_to(&mut self, talk: Talk, id: SessionId) -> Vec<MessageId> {
-        let before = core::mem::replace(&mut self.now, talk);
-        let again = before.open.values().copied().collect();
-        self.before = Some(before);
+    fn turn_to(&mut self, talk: Talk, id: SessionId, left_at: WallTime) -> Vec<MessageId> {
+        self.leave_before();
+        let talk = core::mem::replace(&mut self.now, talk);
+        let again = talk.open.values().copied().collect();
+        self.before = Some(Before { talk, left_at });
         self.known.push(id);
         let excess = self.known.len().saturating_sub(SESSIONS_KNOWN_MAX);
         self.known.drain(..excess);
         again
     }
 
-    /// Forgets keys that were kept for messages which can't come any more.
+    /// Nothing of the session before this one is read any more.
+    fn leave_before(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        let (now, before) = (&self.now.session.opened, &before.talk.session.opened);
+        let ends = [now.first(), before.last(), Some(before.forgotten())];
+        let end = ends.into_iter().flatten().max().unwrap_or_default();
+        self.forgotten = self.forgotten.max(end);
+    }
+
+    /// Forgets keys that were kept for messages which can't come any more (§11.3(5), §11.6(3)).
     pub fn expire(&mut self, confirmed: WallTime) {
         self.now.session.expire(confirmed);
-        if let Some(before) = &mut self.before {
-            before.session.expire(confirmed);
+        let is_over = |it: &Before| it.left_at < confirmed.before(SKIPPED_LIFE);
+        if self.before.as_ref().is_some_and(is_over) {
+            self.leave_before();
+        }
+        if let Some(Before { talk, .. }) = &mut self.before {
+            talk.session.expire(confirmed);
         }
     }
 

@@ -16,11 +16,13 @@ use crate::ids::{MessageId, NetworkId};
 use crate::inbox::address::InboxIdentity;
 use crate::inbox::record::{Opening, opening_rooms};
 use crate::limits::NUMBERS_AHEAD_MAX;
-use crate::time::WallTime;
+use crate::time::{Duration, WallTime};
 use crate::wire::Reader;
 
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const NOW: WallTime = WallTime(1_790_000_000);
+/// Dates of messages are as exact.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A record as it comes out of a queue.
 #[derive(Clone)]
@@ -74,21 +76,21 @@ impl Side {
         draft
     }
 
-    fn seal(&mut self, draft: &Draft, rng: &mut ChaCha20Rng) -> Option<Record> {
+    fn seal(&mut self, draft: &Draft, now: WallTime, rng: &mut ChaCha20Rng) -> Option<Record> {
         let thread = self.thread.as_mut()?;
-        let outgoing = thread.write(draft, NOW, rng).ok()?;
+        let outgoing = thread.write(draft, now, rng).ok()?;
         Some(record(thread, outgoing))
     }
 
     /// What was said without a number.
-    fn acknowledge(&mut self, rng: &mut ChaCha20Rng) -> Option<Record> {
+    fn acknowledge(&mut self, now: WallTime, rng: &mut ChaCha20Rng) -> Option<Record> {
         let draft = Draft {
             id: MessageId([0; 16]),
             written_at: NOW,
             items: Vec::new(),
         };
         let thread = self.thread.as_mut()?;
-        let outgoing = thread.acknowledge(&draft, NOW, rng).ok()?;
+        let outgoing = thread.acknowledge(&draft, now, rng).ok()?;
         Some(record(thread, outgoing))
     }
 
@@ -144,6 +146,7 @@ struct World {
     to_bob: Vec<Record>,
     /// Of four records one is lost.
     loses: bool,
+    now: WallTime,
 }
 
 impl World {
@@ -159,6 +162,7 @@ impl World {
             to_alice: Vec::new(),
             to_bob: Vec::new(),
             loses: true,
+            now: NOW,
         }
     }
 
@@ -178,13 +182,14 @@ impl World {
     }
 
     fn write(&mut self, is_alice: bool) {
+        self.now = self.now + MINUTE;
         let side = if is_alice {
             &mut self.alice
         } else {
             &mut self.bob
         };
         let draft = side.draft(&mut self.rng);
-        let record = side.seal(&draft, &mut self.rng);
+        let record = side.seal(&draft, self.now, &mut self.rng);
         self.post(is_alice, record);
     }
 
@@ -200,7 +205,7 @@ impl World {
             } else {
                 &mut self.bob
             };
-            let record = side.seal(&draft, &mut self.rng);
+            let record = side.seal(&draft, self.now, &mut self.rng);
             self.post(is_alice, record);
         }
     }
@@ -223,18 +228,20 @@ impl World {
                     message,
                 };
                 match thread {
-                    Some(thread) => thread.read_opening(&NETWORK, &bob.identity, &opening, NOW),
-                    None => {
-                        Thread::accept(&NETWORK, &bob.identity, &opening, NOW).map(|(new, read)| {
+                    Some(thread) => {
+                        thread.read_opening(&NETWORK, &bob.identity, &opening, self.now)
+                    }
+                    None => Thread::accept(&NETWORK, &bob.identity, &opening, self.now).map(
+                        |(new, read)| {
                             *thread = Some(new);
                             (read, Vec::new())
-                        })
-                    }
+                        },
+                    ),
                 }
             }
-            (Record::Envelope(message), Some(thread)) => {
-                thread.read(&message, NOW).map(|read| (read, Vec::new()))
-            }
+            (Record::Envelope(message), Some(thread)) => thread
+                .read(&message, self.now)
+                .map(|read| (read, Vec::new())),
             (Record::Envelope(_), None) => return,
         };
         match read {
@@ -260,7 +267,7 @@ impl World {
             panic!("only Alice opens")
         };
         let thread = self.alice.thread.as_mut().unwrap();
-        match thread.read(&message, NOW) {
+        match thread.read(&message, self.now) {
             Ok(read) => {
                 let asked = self.alice.note(read);
                 self.send_again(true, &asked);
@@ -279,11 +286,11 @@ impl World {
         }
         let bob = self.bob.identity.address();
         let again = thread
-            .renew(&NETWORK, bob, None, NOW, &mut self.rng)
+            .renew(&NETWORK, bob, None, self.now, &mut self.rng)
             .unwrap();
         self.alice.renewals += 1;
         self.send_again(true, &again);
-        let opens = self.alice.acknowledge(&mut self.rng);
+        let opens = self.alice.acknowledge(self.now, &mut self.rng);
         self.post(true, opens);
     }
 
@@ -320,7 +327,7 @@ impl World {
                 } else {
                     &mut self.bob
                 };
-                let record = side.acknowledge(&mut self.rng);
+                let record = side.acknowledge(self.now, &mut self.rng);
                 self.post(is_alice, record);
             }
         }
