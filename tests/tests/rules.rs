@@ -1,6 +1,6 @@
 //! Rules and code: `docs/protocol.md` numbers the rules, comments cite them as `§7.3(4)`.
 //!
-//! Every citation names a section or a rule that exists. Every rule of §2 to §10 is cited above the
+//! Every citation names a section or a rule that exists. Every rule of §2 to §11 is cited above the
 //! code that obeys it and at the test that shows it, on the line of its attribute or directly above,
 //! except for the known gaps in `rules.txt`. That list may only shrink: a new gap fails the test, and
 //! so does a listed rule that is now cited.
@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Sections whose rules are held to both: code and test.
-const HELD: [&str; 9] = ["2", "3", "4", "5", "6", "7", "8", "9", "10"];
+const HELD: [&str; 10] = ["2", "3", "4", "5", "6", "7", "8", "9", "10", "11"];
 /// A section sign behind one of these is of another document.
 const OTHERS: [&str; 3] = ["RFC", "FIPS", "design"];
 

@@ -89,6 +89,7 @@ pub(super) enum PlaceFault {
     Ratchet,
 }
 
+/// §11.1(3)
 impl From<NonContributory> for PlaceFault {
     fn from(NonContributory: NonContributory) -> Self {
         Self::Ratchet
@@ -139,8 +140,8 @@ impl DoubleRatchet {
         }
     }
 
-    /// Whether something may be sent: the responder needs the initiator's key first, and a chain ends
-    /// where its numbers do.
+    /// Whether something may be sent: the responder needs the initiator's key first (§11.3(2)), and a
+    /// chain ends where its numbers do (§11.3(5)).
     pub(super) const fn may_send(&self) -> bool {
         match &self.sending {
             Some(chain) => chain.goes_on(),
@@ -169,7 +170,7 @@ impl DoubleRatchet {
         Some((place, header, chain.step()?))
     }
 
-    /// A new chain, under a new ratchet key.
+    /// A new chain, under a new ratchet key: who knew the one before is out of it (§11.3(7)).
     fn begin_sending(&mut self, rng: &mut (impl CryptoRng + ?Sized)) -> Option<()> {
         let theirs = self.theirs?;
         let own = DhSecret::generate(rng);
@@ -186,7 +187,7 @@ impl DoubleRatchet {
         Some(())
     }
 
-    /// The header keys by which a message may have been sent, the likeliest first.
+    /// The header keys by which a message may have been sent, the likeliest first (§11.3(3)).
     pub(super) fn header_keys(&self) -> impl Iterator<Item = (Found, &Key)> {
         let current = self.receiving.iter().map(|it| (Found::Current, &it.header));
         let next = core::iter::once((Found::Next, &self.next_receiving_header));

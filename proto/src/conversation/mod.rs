@@ -4,6 +4,8 @@
 pub mod contents;
 mod double;
 pub mod envelope;
+#[cfg(test)]
+mod identity_tests;
 mod keys;
 mod nonces;
 pub mod numbering;

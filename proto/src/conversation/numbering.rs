@@ -60,7 +60,7 @@ impl Default for Arrived {
 }
 
 impl Arrived {
-    /// A message with this number came; if it is new, notes that it did.
+    /// A message with this number came; if it is new, notes that it did (§11.8(2)).
     pub fn take(&mut self, number: u64) -> Arrival {
         if number < self.next || self.above.contains(&number) {
             return Arrival::Repeated;
@@ -73,7 +73,7 @@ impl Arrived {
         Arrival::New
     }
 
-    /// The sender has given up what is before `floor`. Returns the messages that are lost by that, at
+    /// The sender has given up what is before `floor` (§11.8(3)). Returns the messages that are lost by that, at
     /// most [`NUMBERS_AHEAD_MAX`] of them: no honest sender gives up more.
     pub fn give_up_before(&mut self, floor: u64) -> Vec<NumberRange> {
         let floor = floor.min(self.next.saturating_add(NUMBERS_AHEAD_MAX));

@@ -34,7 +34,7 @@ pub const INTRODUCTION_LENS: [usize; 2] = [32 + 32 + 32 + 1, 32 + 32 + 32 + 1 + 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub [u8; 16]);
 
-/// The part of an opening that stays the same until it is answered. Wiped on drop.
+/// The part of an opening that stays the same until it is answered (§11.2(6)). Wiped on drop.
 #[derive(PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Introduction {
     secret: [u8; 32],
@@ -82,6 +82,7 @@ pub enum OpeningFault {
     Party,
 }
 
+/// §11.1(3)
 impl From<NonContributory> for OpeningFault {
     fn from(NonContributory: NonContributory) -> Self {
         Self::Key
@@ -130,7 +131,9 @@ impl Introduction {
         Ok((introduction, begun))
     }
 
-    /// The session that the owner of the inbox makes of it.
+    /// The session that the owner of the inbox makes of it. All of it comes from the owner's own
+    /// secret and from public keys, so the owner could have made the opening (§11.2(3)), and so could
+    /// who has that secret (§11.2(8)).
     ///
     /// # Errors
     /// See [`OpeningFault`].
@@ -228,7 +231,7 @@ impl Introduction {
         RecoveryKey(Key::derived(&salt, &[shared], &[RECOVERY_LABEL]))
     }
 
-    /// §11.2(2)
+    /// §11.2(1), §11.2(2)
     fn roots(
         &self,
         network: &NetworkId,

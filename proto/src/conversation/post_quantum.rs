@@ -138,7 +138,8 @@ impl PostQuantum {
         self.epochs.last().map_or(0, |it| it.epoch)
     }
 
-    /// The share that waits to be sent, if there is one.
+    /// The share that waits to be sent, if there is one: a key of the initiator's, the same until it is
+    /// answered (§11.4(3)), or a ciphertext of the responder's, which encapsulates here (§11.4(2)).
     pub(super) fn share(
         &mut self,
         at: WallTime,
@@ -170,7 +171,8 @@ impl PostQuantum {
         }
     }
 
-    /// The epoch, and its key, that a message takes which carries the waiting share, or does not.
+    /// The epoch, and its key, that a message takes which carries the waiting share, or does not
+    /// (§11.4(4)): one that its reader has, or makes of it.
     pub(super) fn for_sending(&self, carries_share: bool) -> Option<(u32, Key)> {
         let waits = matches!(
             &self.role,
@@ -188,8 +190,8 @@ impl PostQuantum {
         Some((epoch, self.key(epoch)?))
     }
 
-    /// The key for a message of this epoch, with what it carries. Moves the ratchet on: only a copy
-    /// may be asked before the message is known to be good.
+    /// The key for a message of this epoch, with what it carries (§11.4(5)). Moves the ratchet on: only
+    /// a copy may be asked before the message is known to be good.
     pub(super) fn received(
         &mut self,
         epoch: u32,

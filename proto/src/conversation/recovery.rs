@@ -11,6 +11,7 @@ use crate::limits::TAG_LEN;
 pub(super) const NONCE_LEN: usize = 16;
 const INFO: &[u8] = b"umbel renewal request 1";
 
+/// It asks, and opens nothing (§11.6(4)).
 impl RecoveryKey {
     /// A message that asks for a new session: as long as the shortest of a conversation.
     pub fn request(&self, rng: &mut (impl CryptoRng + ?Sized)) -> Vec<u8> {

@@ -126,8 +126,9 @@ impl Session {
         self.double.may_send()
     }
 
-    /// Seals contents into the shortest room that holds them, with the share that waits if there is
-    /// place for it; or, once that has waited for long, into the shortest that holds both (§11.4(6)).
+    /// Seals contents into the shortest room that holds them (§11.3(1)), with the share that waits if
+    /// there is place for it (§11.4(4)); or, once that has waited for long, into the shortest that
+    /// holds both (§11.4(6)).
     ///
     /// # Errors
     /// See [`SealFault`].
@@ -212,7 +213,8 @@ impl Session {
         Some(message)
     }
 
-    /// Opens a message; its contents have zeros behind them. Nothing changes unless it is good.
+    /// Opens a message; its contents have zeros behind them. Nothing changes unless it is good
+    /// (§11.3(4)).
     ///
     /// # Errors
     /// See [`OpenFault`].
@@ -291,9 +293,35 @@ impl Session {
         self.opened.clear();
     }
 
-    /// Answers the key that is offered.
-    pub(super) fn answer_share(&mut self, rng: &mut impl CryptoRng) {
-        self.post_quantum.share(WallTime(0), rng);
+    /// Answers the key that is offered, or offers one: the share that waits then.
+    pub(super) fn seal_share(&mut self, rng: &mut impl CryptoRng) -> Option<Vec<u8>> {
+        let share = self.post_quantum.share(WallTime(0), rng);
+        share.map(|it| it.bytes().to_vec())
+    }
+
+    /// What the peer of this side would send that names such a key as its next.
+    pub(super) fn forge_turn(&self, ratchet: DhPublic, rng: &mut impl CryptoRng) -> Vec<u8> {
+        let (_, header_key) = self
+            .double
+            .header_keys()
+            .nth(1)
+            .unwrap_or_else(|| unreachable!());
+        let nonce = Nonce::draw(WallTime(0), rng);
+        let place = Place {
+            ratchet,
+            previous_len: 1,
+            number: 0,
+        };
+        let header = Header {
+            place,
+            epoch: 0,
+            share: Share::NONE,
+        };
+        let key = header_key.labelled(&[HEADER_LABEL, nonce.as_bytes()]);
+        let mut message = nonce.as_bytes().to_vec();
+        append(&mut message, &key, &header.encode());
+        message.extend([0; 200]);
+        message
     }
 
     /// For an attacker who knows all that Diffie-Hellman gives.
@@ -363,7 +391,7 @@ fn append(message: &mut Vec<u8>, key: &Key, plain: &[u8]) {
     message.extend(sealed);
 }
 
-/// §11.4(1): from both ratchets.
+/// §11.4(1): from both ratchets, so that each holds alone (§11.4(7)).
 fn body_key(nonce: &[u8], message: &Key, epoch: &Key) -> Key {
     Key::derived(nonce, &[&message.0, &epoch.0], &[MESSAGE_INFO])
 }

@@ -327,6 +327,33 @@ fn each_exchange_makes_a_post_quantum_epoch_in_the_padding() {
     }
 }
 
+#[test] // §11.4(2), §11.4(3)
+fn a_key_stays_until_it_is_answered_once() {
+    let mut pair = Pair::after(24, 1);
+    let offers = [0; 3].map(|_| copy(&pair.alice).seal_share(&mut pair.rng));
+    assert!(
+        offers[1..].iter().all(|it| *it != offers[0]),
+        "none is kept"
+    );
+    pair.say(Alice, b"a key");
+    let offer = pair.alice.seal_share(&mut pair.rng);
+    pair.say(Alice, b"and again");
+    assert_eq!(pair.alice.seal_share(&mut pair.rng), offer);
+    // He answers it in the first message after it, with room for the answer or without.
+    assert_eq!(pair.bob.post_quantum_epoch(), 1);
+    let long = vec![7; ENVELOPE_ROOMS[0] - MESSAGE_OVERHEAD_LEN];
+    let message = pair.seal(Bob, &long);
+    assert_eq!(pair.bob.post_quantum_epoch(), 2);
+    assert!(pair.open(Alice, &message).is_ok());
+    assert_eq!(pair.alice.post_quantum_epoch(), 1);
+    let answer = pair.bob.seal_share(&mut pair.rng);
+    pair.say(Alice, b"the key once more");
+    assert_eq!(pair.bob.seal_share(&mut pair.rng), answer);
+    pair.say(Bob, b"the answer");
+    assert_eq!(pair.alice.post_quantum_epoch(), 2);
+    assert_ne!(pair.alice.seal_share(&mut pair.rng), offer);
+}
+
 #[test] // §11.4(4)
 fn a_share_goes_along_only_where_there_is_room() {
     let least = ENVELOPE_ROOMS[0] - MESSAGE_OVERHEAD_LEN;
@@ -386,8 +413,7 @@ fn every_later_key_takes_the_share() {
     // Of the two runs only the randomness of one encapsulation differs.
     for (pair, byte) in [(&mut one, 0), (&mut other, 1)] {
         pair.say(Alice, b"a key");
-        pair.bob
-            .answer_share(&mut ChaCha20Rng::from_seed([byte; 32]));
+        pair.bob.seal_share(&mut ChaCha20Rng::from_seed([byte; 32]));
         pair.rng = ChaCha20Rng::seed_from_u64(99);
         pair.say(Bob, b"a ciphertext");
     }

@@ -227,7 +227,7 @@ impl Thread {
         now: WallTime,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Self, OpeningFault> {
-        let pseudonym = DhSecret::generate(rng);
+        let pseudonym = DhSecret::generate(rng); // §11.1(2)
         let begun = Introduction::begin(network, reader, &pseudonym, writer, now, rng);
         let (introduction, Begun { session, recovery }) = begun?;
         Ok(Self {
@@ -298,7 +298,7 @@ impl Thread {
         matches!(self.role, Role::Initiator { .. })
     }
 
-    /// Goes with each opening; `None` once the peer has answered.
+    /// Goes with each opening (§11.2(6)); `None` once the peer has answered.
     pub const fn introduction(&self) -> Option<&Introduction> {
         match &self.role {
             Role::Initiator { introduction, .. } => introduction.as_ref(),
@@ -429,8 +429,8 @@ impl Thread {
         let Some(nonce) = request.first_chunk::<NONCE_LEN>() else {
             return ReadFault::Copy;
         };
-        if self.requests.contains(nonce) {
-            return ReadFault::Copy;
+        if !self.is_initiator() || self.requests.contains(nonce) {
+            return ReadFault::Copy; // or the responder's own
         }
         self.requests.push(*nonce);
         let excess = self.requests.len().saturating_sub(NONCES_KEPT);
@@ -514,7 +514,11 @@ impl Thread {
         if self.known.contains(&id) {
             return Ok((self.read(&opening.message, now)?, Vec::new()));
         }
-        let (talk, _, read) = Talk::accept(network, reader, opening, now)?;
+        let accepted = Talk::accept(network, reader, opening, now);
+        let (talk, _, read) = accepted.map_err(|fault| match fault {
+            ReadFault::Lost(_) => ReadFault::Stranger, // nobody has lost what never was
+            other => other,
+        })?;
         Ok((read, self.turn_to(talk, id, now)))
     }
 

@@ -519,6 +519,16 @@ fn only_its_initiator_renews_a_conversation() {
         let read = thread.read_opening(&NETWORK, &bob, &other, NOW);
         assert_eq!(read.unwrap_err(), ReadFault::Stranger);
     }
+    let mut forged = opening(&pseudonym, None);
+    forged.message[90] ^= 1;
+    let before = thread.state();
+    let read = thread.read_opening(&NETWORK, &bob, &forged, NOW);
+    assert_eq!(
+        read.unwrap_err(),
+        ReadFault::Stranger,
+        "and nothing is lost"
+    );
+    assert!(thread.state() == before);
     assert!(thread.read_opening(&NETWORK, &bob, &renewal, NOW).is_ok());
 }
 

@@ -45,7 +45,8 @@ impl Party<'_> {
 }
 
 impl SafetyNumber {
-    /// The number of these two, in whichever order. Two other pairs that share one cost 2^99 tries.
+    /// The number of these two, in whichever order (§11.7(1)). Two other pairs that share one cost
+    /// 2^99 tries (§11.7(2)).
     pub fn new(network: &NetworkId, one: Party<'_>, other: Party<'_>) -> Self {
         let mut parties = [one.bytes(), other.bytes()];
         parties.sort_unstable();
@@ -78,7 +79,8 @@ impl fmt::Display for SafetyNumber {
     }
 }
 
-/// The name of a stranger: three words, always the same for one pseudonym (§11.7(3)).
+/// The name of a stranger: three words, always the same for one pseudonym, and for one in 2^33 others
+/// (§11.7(3)).
 pub fn pseudonym_words(pseudonym: &DhPublic) -> String {
     let hash = sha256(&[WORDS_LABEL, &pseudonym.0]);
     let bits = hash[..5]
@@ -127,6 +129,32 @@ mod tests {
                 .iter()
                 .all(|it| it.bytes().all(|it| it.is_ascii_digit()))
         );
+    }
+
+    #[test] // §11.7(2): all of sixty digits count
+    fn each_group_of_digits_takes_each_value_as_often_as_any() {
+        const COUNT: u32 = 4000;
+        let bob = address(1);
+        let mut sums = [0_u64; GROUPS];
+        let mut seen: [BTreeSet<u32>; GROUPS] = Default::default();
+        for number in 0..COUNT {
+            let mut key = [0; 32];
+            key[..4].copy_from_slice(&number.to_be_bytes());
+            let alice = DhPublic(key);
+            let digits = SafetyNumber::new(&NETWORK, Party::Inbox(&bob), Party::Pseudonym(&alice));
+            for (place, &group) in digits.groups().iter().enumerate() {
+                sums[place] += u64::from(group);
+                seen[place].insert(group);
+            }
+        }
+        for (sum, seen) in sums.iter().zip(&seen) {
+            assert!((48_000..52_000).contains(&(sum / u64::from(COUNT))));
+            assert!(
+                seen.len() > 3800,
+                "of 4,000 some 80 come twice: {}",
+                seen.len()
+            );
+        }
     }
 
     #[test] // §11.7(3)

@@ -76,7 +76,7 @@ impl SoundKey {
 
 /// The X25519 form of an Ed25519 public key: the u-coordinate of the same point, as in RFC 7748 §4.1.
 /// One key pair may serve both (Thormarker, *On using the same key pair for Ed25519 and an X25519
-/// based KEM*, 2021).
+/// based KEM*, 2021). §11.1(1)
 pub fn dh_of_identity(key: &SoundKey) -> DhPublic {
     DhPublic(key.point().to_montgomery().0)
 }
