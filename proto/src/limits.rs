@@ -598,6 +598,8 @@ pub const PQ_EPOCHS_KEPT: usize = 16;
 pub const SHARE_WAIT_MESSAGES: u32 = 50;
 /// Time after which it does (§11.4).
 pub const SHARE_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Openings that may be passed over before the first one that is read (§11.3).
+pub const OPENINGS_SKIP_MAX: u32 = 4096;
 /// Sessions of one conversation whose names are kept (§11.6).
 pub const SESSIONS_KNOWN_MAX: usize = 64;
 /// How far a message's number may be ahead of the first that is still awaited (§11.8).

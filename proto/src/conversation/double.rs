@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::keys::Key;
 use crate::crypto::dh::{DhPublic, DhSecret, NonContributory};
 use crate::crypto::kdf::{hkdf_expand, hkdf_extract};
-use crate::limits::{SKIP_MAX, SKIPPED_KEPT_MAX};
+use crate::limits::{OPENINGS_SKIP_MAX, SKIP_MAX, SKIPPED_KEPT_MAX};
 use crate::time::WallTime;
 use crate::wire;
 
@@ -219,15 +219,22 @@ impl DoubleRatchet {
                 return Ok(self.skipped.remove(index).message.again());
             }
         }
+        // Who has opened nothing yet can't ask for a new session (§11.3(5)).
+        let is_first = self.theirs.is_none();
         match found {
             Found::Skipped(_) => return Err(PlaceFault::Used),
             Found::Current => {}
             Found::Next => {
-                self.skip_to(place.previous_len, at)?;
+                self.skip_to(place.previous_len, SKIP_MAX, at)?;
                 self.begin_receiving(place)?;
             }
         }
-        self.skip_to(place.number, at)?;
+        let skip_max = if is_first {
+            OPENINGS_SKIP_MAX
+        } else {
+            SKIP_MAX
+        };
+        self.skip_to(place.number, skip_max, at)?;
         let chain = self.receiving.as_mut().ok_or(PlaceFault::Used)?;
         chain.step().ok_or(PlaceFault::TooFar)
     }
@@ -252,7 +259,7 @@ impl DoubleRatchet {
     }
 
     /// Keeps the keys of the messages of the current chain before this number.
-    fn skip_to(&mut self, number: u32, at: WallTime) -> Result<(), PlaceFault> {
+    fn skip_to(&mut self, number: u32, skip_max: u32, at: WallTime) -> Result<(), PlaceFault> {
         let Some(chain) = &mut self.receiving else {
             return Ok(());
         };
@@ -260,7 +267,7 @@ impl DoubleRatchet {
             // Of a chain that ended, fewer are there than came: its sender went back.
             return Err(PlaceFault::Used);
         }
-        if number - chain.next > SKIP_MAX {
+        if number - chain.next > skip_max {
             return Err(PlaceFault::TooFar);
         }
         while chain.next < number {

@@ -4,13 +4,15 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
-use super::contents::Item;
+use super::contents::{Contents, Item};
+use super::numbering::Arrived;
 use super::opening::{Introduction, OpeningFault};
 use super::session::OpenFault;
 use super::thread::{Draft, Outgoing, ReadFault, Thread};
+use crate::crypto::dh::DhSecret;
 use crate::ids::{MessageId, NetworkId};
 use crate::inbox::address::InboxIdentity;
-use crate::inbox::record::Opening;
+use crate::inbox::record::{Opening, opening_rooms};
 use crate::limits::{NONCES_KEPT, SKIPPED_LIFE};
 use crate::time::{Duration, WallTime};
 use crate::wire::Reader;
@@ -204,6 +206,25 @@ fn records_of_sessions_that_were_left_have_nobody_begin_anew() {
     assert_eq!(pair.read(Alice, &old), Err(ReadFault::Late));
 }
 
+#[test] // §11.3(6): what follows is told apart, though a clock was once ten years ahead
+fn a_clock_that_was_ahead_keeps_no_side_from_being_healed() {
+    let mut pair = Pair::after(2);
+    let now = pair.now;
+    pair.now = now + MINUTE * (10 * 365 * 24 * 60);
+    let message = pair.write(Alice);
+    pair.now = now;
+    assert_eq!(pair.read(Bob, &message), Ok(()));
+    for _ in 0..2 {
+        pair.renew();
+        pair.exchange();
+    }
+    let backup = copy(&pair.alice);
+    (0..3).for_each(|_| pair.exchange());
+    pair.alice = backup;
+    let message = pair.write(Alice);
+    assert!(matches!(pair.read(Bob, &message), Err(ReadFault::Lost(_))));
+}
+
 #[test] // §11.6(2)
 fn a_request_for_a_new_session_counts_once() {
     let mut pair = Pair::after(2);
@@ -275,6 +296,50 @@ fn a_session_that_was_left_is_read_for_three_weeks() {
     pair.bob.expire(pair.now);
     assert_eq!(pair.read(Bob, &on_its_way[1]), Err(ReadFault::Late));
     pair.exchange();
+}
+
+#[test] // §11.2(7)
+fn only_its_initiator_renews_a_conversation() {
+    let mut rng = ChaCha20Rng::seed_from_u64(13);
+    let (bob, mallory) = (
+        InboxIdentity::from_seed(&[2; 32]),
+        InboxIdentity::from_seed(&[9; 32]),
+    );
+    let pseudonym = DhSecret::generate(&mut rng);
+    let mut opening = |pseudonym: &DhSecret, writer: Option<&InboxIdentity>| {
+        let begun = Introduction::begin(&NETWORK, bob.address(), pseudonym, writer, NOW, &mut rng);
+        let (introduction, mut begun) = begun.unwrap();
+        let acknowledgement = Arrived::default().acknowledgement();
+        let contents = Contents::new(None, MessageId([1; 16]), NOW, acknowledgement, Vec::new());
+        let rooms = opening_rooms(&introduction);
+        let sealed = begun
+            .session
+            .seal(&contents.encode(), &rooms, NOW, &mut rng);
+        Opening {
+            introduction,
+            message: sealed.unwrap().message,
+        }
+    };
+    let first = opening(&pseudonym, None);
+    let as_another = opening(&pseudonym, Some(&mallory));
+    let stranger = opening(&DhSecret::from_bytes(&[5; 32]), None);
+    let renewal = opening(&pseudonym, None);
+    let (mut thread, _) = Thread::accept(&NETWORK, &bob, &first, NOW).unwrap();
+    for other in [as_another, stranger] {
+        let read = thread.read_opening(&NETWORK, &bob, &other, NOW);
+        assert_eq!(read.unwrap_err(), ReadFault::Stranger);
+    }
+    let mut forged = opening(&pseudonym, None);
+    forged.message[90] ^= 1;
+    let before = thread.state();
+    let read = thread.read_opening(&NETWORK, &bob, &forged, NOW);
+    assert_eq!(
+        read.unwrap_err(),
+        ReadFault::Stranger,
+        "and nothing is lost"
+    );
+    assert!(thread.state() == before);
+    assert!(thread.read_opening(&NETWORK, &bob, &renewal, NOW).is_ok());
 }
 
 #[test] // §11.2(7)

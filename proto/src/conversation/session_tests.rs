@@ -12,7 +12,8 @@ use crate::crypto::kem::{CIPHERTEXT_LEN, ENCAPSULATION_KEY_LEN};
 use crate::ids::NetworkId;
 use crate::inbox::address::InboxIdentity;
 use crate::limits::{
-    NONCES_KEPT, SHARE_WAIT, SHARE_WAIT_MESSAGES, SKIP_MAX, SKIPPED_KEPT_MAX, SKIPPED_LIFE, TAG_LEN,
+    NONCES_KEPT, OPENINGS_SKIP_MAX, SHARE_WAIT, SHARE_WAIT_MESSAGES, SKIP_MAX, SKIPPED_KEPT_MAX,
+    SKIPPED_LIFE, TAG_LEN,
 };
 use crate::time::{Duration, WallTime};
 
@@ -251,6 +252,26 @@ fn keys_of_messages_passed_over_are_bounded_and_expire() {
     }
     assert_eq!(pair.bob.skipped_count(), SKIPPED_KEPT_MAX);
     assert!(pair.bob.state().len() < 130 * SKIPPED_KEPT_MAX);
+}
+
+#[test] // §11.3(5): the reader was away for long, and the first openings have expired
+fn a_conversation_begins_with_a_late_opening() {
+    for (lost, is_read) in [
+        (SKIP_MAX + 1, true),
+        (OPENINGS_SKIP_MAX, true),
+        (OPENINGS_SKIP_MAX + 1, false),
+    ] {
+        let mut pair = Pair::new(25);
+        (0..lost).for_each(|_| drop(pair.seal(Alice, b"lost")));
+        let message = pair.seal(Alice, b"here");
+        assert_eq!(pair.open(Bob, &message).is_ok(), is_read, "{lost}");
+        assert!(pair.bob.skipped_count() <= SKIPPED_KEPT_MAX);
+        if is_read {
+            (0..=SKIP_MAX).for_each(|_| drop(pair.seal(Alice, b"lost")));
+            let message = pair.seal(Alice, b"too far");
+            assert_eq!(pair.open(Bob, &message), Err(OpenFault::TooFar));
+        }
+    }
 }
 
 #[test] // §11.3(5): a peer may drive a chain to its end

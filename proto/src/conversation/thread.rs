@@ -532,7 +532,7 @@ impl Thread {
 
     /// From now on this session is written to.
     fn turn_to(&mut self, talk: Talk, id: SessionId, left_at: WallTime) -> Vec<MessageId> {
-        self.leave_before();
+        self.leave_before(left_at);
         let talk = core::mem::replace(&mut self.now, talk);
         let again = talk.open.values().copied().collect();
         self.before = Some(Before { talk, left_at });
@@ -543,14 +543,14 @@ impl Thread {
     }
 
     /// Nothing of the session before this one is read any more.
-    fn leave_before(&mut self) {
+    fn leave_before(&mut self, left_at: WallTime) {
         let Some(before) = self.before.take() else {
             return;
         };
         let (now, before) = (&self.now.session.opened, &before.talk.session.opened);
         let ends = [now.first(), before.last(), Some(before.forgotten())];
         let end = ends.into_iter().flatten().max().unwrap_or_default();
-        self.forgotten = self.forgotten.max(end);
+        self.forgotten = self.forgotten.max(end.min(Minute::of(left_at)));
     }
 
     /// Forgets keys that were kept for messages which can't come any more (§11.3(5), §11.6(3)).
@@ -558,7 +558,7 @@ impl Thread {
         self.now.session.expire(confirmed);
         let is_over = |it: &Before| it.left_at < confirmed.before(SKIPPED_LIFE);
         if self.before.as_ref().is_some_and(is_over) {
-            self.leave_before();
+            self.leave_before(confirmed);
         }
         if let Some(Before { talk, .. }) = &mut self.before {
             talk.session.expire(confirmed);
