@@ -9,38 +9,35 @@
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{NONCES_KEPT, SKIPPED_LIFE};
+use crate::limits::NONCES_KEPT;
 use crate::time::WallTime;
 use crate::wire::{Malformed, Reader};
 
-pub(super) const NONCE_LEN: usize = RANDOM_LEN + 4;
-const RANDOM_LEN: usize = 12;
+pub(super) const NONCE_LEN: usize = RANDOM_LEN + DATE_LEN;
+const RANDOM_LEN: usize = 11;
+const DATE_LEN: usize = 5;
 
-/// Twelve random bytes, and the minute in which it was drawn, by its sender's clock.
+/// Eleven random bytes, and when they were drawn, by their sender's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Nonce([u8; NONCE_LEN]);
 
-/// Minutes since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub(super) struct Minute(u32);
-
 /// The nonces of the messages that were read last.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Nonces {
     /// Oldest first.
     kept: Vec<Nonce>,
     /// When the first message was sent that was read.
-    first: Option<Minute>,
+    first: Option<WallTime>,
     /// Up to here a message may have been read, though its nonce is not kept.
-    forgotten: Minute,
+    forgotten: WallTime,
 }
 
 impl Nonce {
     pub(super) fn draw(now: WallTime, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut nonce = [0; NONCE_LEN];
-        let (random, minute) = nonce.split_at_mut(RANDOM_LEN);
+        let (random, date) = nonce.split_at_mut(RANDOM_LEN);
         rng.fill_bytes(random);
-        minute.copy_from_slice(&Minute::of(now).0.to_be_bytes());
+        date.copy_from_slice(&now.as_secs().to_be_bytes()[8 - DATE_LEN..]);
         Self(nonce)
     }
 
@@ -54,20 +51,19 @@ impl Nonce {
     }
 
     /// When its sender says that it was drawn.
-    pub(super) fn minute(&self) -> Minute {
-        let minute = self.0.last_chunk().copied().unwrap_or_default();
-        Minute(u32::from_be_bytes(minute))
+    pub(super) fn drawn_at(&self) -> WallTime {
+        let date = &self.0[RANDOM_LEN..];
+        WallTime(date.iter().fold(0, |sum, &it| (sum << 8) | u64::from(it)))
     }
 }
 
-impl Minute {
-    pub(super) fn of(time: WallTime) -> Self {
-        Self(u32::try_from(time.as_secs() / 60).unwrap_or(u32::MAX))
-    }
-
-    /// Whether no key is kept for so old a message.
-    pub(super) fn is_over(self, now: WallTime) -> bool {
-        self < Self::of(now.before(SKIPPED_LIFE))
+impl Default for Nonces {
+    fn default() -> Self {
+        Self {
+            kept: Vec::new(),
+            first: None,
+            forgotten: WallTime(0),
+        }
     }
 }
 
@@ -79,27 +75,27 @@ impl Nonces {
     /// Notes that a message was read. A sender whose clock is ahead keeps nothing else from being
     /// told apart.
     pub(super) fn note(&mut self, nonce: Nonce, now: WallTime) {
-        let sent = |nonce: &Nonce| nonce.minute().min(Minute::of(now));
-        let first = self.first.unwrap_or(Minute(u32::MAX));
+        let sent = |nonce: &Nonce| nonce.drawn_at().min(now);
+        let first = self.first.unwrap_or(now);
         self.first = Some(first.min(sent(&nonce)));
         self.kept.push(nonce);
         let excess = self.kept.len().saturating_sub(NONCES_KEPT);
-        let forgotten = self.kept.drain(..excess).map(|it| sent(&it)).max();
-        self.forgotten = self.forgotten.max(forgotten.unwrap_or_default());
+        let dropped = self.kept.drain(..excess).map(|it| sent(&it));
+        self.forgotten = dropped.fold(self.forgotten, WallTime::max);
     }
 
     /// When the first message was sent that was read.
-    pub(super) const fn first(&self) -> Option<Minute> {
+    pub(super) const fn first(&self) -> Option<WallTime> {
         self.first
     }
 
     /// When the last message was sent that was read.
-    pub(super) fn last(&self) -> Option<Minute> {
-        self.kept.iter().map(Nonce::minute).max()
+    pub(super) fn last(&self) -> Option<WallTime> {
+        self.kept.iter().map(Nonce::drawn_at).max()
     }
 
     /// Up to here a message may have been read, though its nonce is not kept.
-    pub(super) const fn forgotten(&self) -> Minute {
+    pub(super) const fn forgotten(&self) -> WallTime {
         self.forgotten
     }
 
@@ -118,24 +114,24 @@ mod tests {
     use crate::time::Duration;
 
     const NOW: WallTime = WallTime(1_790_000_000);
-    const MINUTE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test] // §11.3(6)
     fn a_nonce_that_is_not_kept_any_more_leaves_its_date() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut nonces = Nonces::default();
         let mut drawn = Vec::new();
-        let minutes = core::iter::successors(Some(NOW), |&at| Some(at + MINUTE));
-        for now in minutes.take(NONCES_KEPT + 1) {
+        let seconds = core::iter::successors(Some(NOW), |&at| Some(at + SECOND));
+        for now in seconds.take(NONCES_KEPT + 1) {
             let nonce = Nonce::draw(now, &mut rng);
-            assert_eq!(nonce.minute(), Minute::of(now));
+            assert_eq!(nonce.drawn_at(), now);
             nonces.note(nonce, now);
             drawn.push(nonce);
         }
         assert!(!nonces.has(&drawn[0]) && drawn[1..].iter().all(|it| nonces.has(it)));
-        assert_eq!(nonces.forgotten(), Minute::of(NOW));
-        assert_eq!(nonces.first(), Some(Minute::of(NOW)));
-        assert_eq!(nonces.last(), Some(drawn[NONCES_KEPT].minute()));
+        assert_eq!(nonces.forgotten(), NOW);
+        assert_eq!(nonces.first(), Some(NOW));
+        assert_eq!(nonces.last(), Some(drawn[NONCES_KEPT].drawn_at()));
     }
 
     #[test] // §11.3(6)
@@ -145,14 +141,7 @@ mod tests {
         let year = Duration::from_secs(365 * 24 * 3600);
         nonces.note(Nonce::draw(NOW + year, &mut rng), NOW);
         (0..NONCES_KEPT).for_each(|_| nonces.note(Nonce::draw(NOW, &mut rng), NOW));
-        assert_eq!(nonces.forgotten(), Minute::of(NOW));
-        assert_eq!(nonces.first(), Some(Minute::of(NOW)));
-    }
-
-    #[test] // §11.3(6)
-    fn a_message_is_over_when_no_key_is_kept_for_it() {
-        let minute = Minute::of(NOW);
-        assert!(!minute.is_over(NOW + SKIPPED_LIFE));
-        assert!(minute.is_over(NOW + SKIPPED_LIFE + MINUTE));
+        assert_eq!(nonces.forgotten(), NOW);
+        assert_eq!(nonces.first(), Some(NOW));
     }
 }

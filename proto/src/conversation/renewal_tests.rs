@@ -19,7 +19,7 @@ use crate::wire::Reader;
 
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const NOW: WallTime = WallTime(1_790_000_000);
-const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -28,7 +28,7 @@ enum Side {
 }
 use Side::{Alice, Bob};
 
-/// Alice wrote first, to Bob's inbox. A message is written each minute.
+/// Alice wrote first, to Bob's inbox. A message is written each second.
 struct Pair {
     alice: Thread,
     bob: Thread,
@@ -95,7 +95,7 @@ impl Pair {
     }
 
     fn write(&mut self, from: Side) -> Vec<u8> {
-        self.now = self.now + MINUTE;
+        self.now = self.now + SECOND;
         self.written += 1;
         let (now, draft) = (self.now, draft(self.written));
         let thread = match from {
@@ -163,7 +163,7 @@ fn a_holder_that_gives_out_an_old_record_has_nobody_begin_anew() {
         }
         assert_eq!(pair.read(to, &old), Err(ReadFault::Late));
         assert_eq!(pair.read(to, &withheld), Err(ReadFault::Late));
-        pair.now = pair.now + SKIPPED_LIFE + MINUTE;
+        pair.now = pair.now + SKIPPED_LIFE + SECOND;
         assert_eq!(pair.read(to, &old), Err(ReadFault::Late));
     }
 }
@@ -210,7 +210,7 @@ fn records_of_sessions_that_were_left_have_nobody_begin_anew() {
 fn a_clock_that_was_ahead_keeps_no_side_from_being_healed() {
     let mut pair = Pair::after(2);
     let now = pair.now;
-    pair.now = now + MINUTE * (10 * 365 * 24 * 60);
+    pair.now = now + SECOND * (10 * 365 * 24 * 3600);
     let message = pair.write(Alice);
     pair.now = now;
     assert_eq!(pair.read(Bob, &message), Ok(()));
@@ -289,10 +289,10 @@ fn a_session_that_was_left_is_read_for_three_weeks() {
     pair.renew();
     pair.exchange();
     let left_at = pair.now;
-    pair.now = left_at + (SKIPPED_LIFE - MINUTE * 9);
+    pair.now = left_at + (SKIPPED_LIFE - SECOND * 9);
     pair.bob.expire(pair.now);
     assert_eq!(pair.read(Bob, &on_its_way[0]), Ok(()));
-    pair.now = left_at + SKIPPED_LIFE + MINUTE;
+    pair.now = left_at + SKIPPED_LIFE + SECOND;
     pair.bob.expire(pair.now);
     assert_eq!(pair.read(Bob, &on_its_way[1]), Err(ReadFault::Late));
     pair.exchange();

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::contents::{Contents, ContentsFault, Item, Number};
 use super::envelope::ENVELOPE_ROOMS;
-use super::nonces::{Minute, Nonce};
+use super::nonces::Nonce;
 use super::numbering::{Acknowledgement, Arrival, Arrived, NumberRange};
 use super::opening::{Begun, Introduction, OpeningFault, RecoveryKey, SessionId};
 use super::recovery::NONCE_LEN;
@@ -40,7 +40,7 @@ pub struct Thread {
     before: Option<Before>,
     /// Messages up to here may be of sessions that are not kept.
     #[zeroize(skip)]
-    forgotten: Minute,
+    forgotten: WallTime,
     /// The nonces of requests for a new session that came, the newest last: each counts once.
     #[zeroize(skip)]
     requests: Vec<[u8; NONCE_LEN]>,
@@ -242,7 +242,7 @@ impl Thread {
             recovery,
             now: Talk::new(session),
             before: None,
-            forgotten: Minute::default(),
+            forgotten: WallTime(0),
             requests: Vec::new(),
         })
     }
@@ -268,7 +268,7 @@ impl Thread {
             recovery,
             now: now_on,
             before: None,
-            forgotten: Minute::default(),
+            forgotten: WallTime(0),
             requests: Vec::new(),
             known: vec![opening.introduction.session_id()],
         };
@@ -416,10 +416,9 @@ impl Thread {
         if self.recovery.is_request(message) {
             return self.note_request(message);
         }
+        let old = self.forgotten().max(now.before(SKIPPED_LIFE));
         match Nonce::decode(&mut Reader::new(message)) {
-            Ok(nonce) if nonce.minute() <= self.forgotten() || nonce.minute().is_over(now) => {
-                ReadFault::Late
-            }
+            Ok(nonce) if nonce.drawn_at() <= old => ReadFault::Late,
             _ => ReadFault::Lost(fault),
         }
     }
@@ -440,20 +439,15 @@ impl Thread {
 
     /// Up to here a message that nothing opens may have been read (§11.3(6)), or is of a session that
     /// was left.
-    fn forgotten(&self) -> Minute {
+    fn forgotten(&self) -> WallTime {
         let now = &self.now.session.opened;
         let before = self.before.as_ref();
         let before = before.map(|it| it.talk.session.opened.forgotten());
-        [
-            Some(self.forgotten),
-            now.first(),
-            Some(now.forgotten()),
-            before,
-        ]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or_default()
+        let others = [now.first(), Some(now.forgotten()), before];
+        others
+            .into_iter()
+            .flatten()
+            .fold(self.forgotten, WallTime::max)
     }
 
     /// A message that asks the initiator for a new session.
@@ -549,8 +543,8 @@ impl Thread {
         };
         let (now, before) = (&self.now.session.opened, &before.talk.session.opened);
         let ends = [now.first(), before.last(), Some(before.forgotten())];
-        let end = ends.into_iter().flatten().max().unwrap_or_default();
-        self.forgotten = self.forgotten.max(end.min(Minute::of(left_at)));
+        let ends = ends.into_iter().flatten().map(|end| end.min(left_at));
+        self.forgotten = ends.fold(self.forgotten, WallTime::max);
     }
 
     /// Forgets keys that were kept for messages which can't come any more (§11.3(5), §11.6(3)).

@@ -20,7 +20,7 @@ use crate::wire::Reader;
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const NOW: WallTime = WallTime(1_790_000_000);
 /// Dates of messages are as exact.
-const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A record as it comes out of a queue.
 #[derive(Clone)]
@@ -180,7 +180,7 @@ impl World {
     }
 
     fn write(&mut self, is_alice: bool) {
-        self.now = self.now + MINUTE;
+        self.now = self.now + SECOND;
         let side = if is_alice {
             &mut self.alice
         } else {
