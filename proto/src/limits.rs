@@ -610,6 +610,33 @@ pub const ACKNOWLEDGED_RANGES_MAX: usize = 16;
 pub const MESSAGE_ITEMS_MAX: usize = 16;
 /// Queues that one side of a conversation reads (§11.8).
 pub const CONTACT_QUEUES_MAX: usize = 3;
+/// An owner looks at the strangers of so long (§10.5(7)).
+pub const STRANGERS_WINDOW: Duration = Duration::from_secs(600);
+/// So many of them are a flood (§10.5(7)): half of what a public queue holds.
+pub const STRANGERS_WINDOW_MAX: usize = 32;
+/// The effort that the first step asks (§10.5(7)).
+pub const EFFORT_STEP_FIRST: u32 = 256;
+/// Each further step asks so many times the one before (§10.5(7)).
+pub const EFFORT_STEP: u32 = 4;
+/// So long senders have to learn of a rise before holders ask for it, and after a fall (§10.5(7)).
+pub const EFFORT_HELD_AFTER: Duration = Duration::from_secs(900);
+/// The effort falls by half after so long without a flood (§10.5(7)).
+pub const EFFORT_FALLS_AFTER: Duration = Duration::from_secs(12 * 3600);
+/// An acknowledgement that no message carries goes out after a random while, at least (§11.9(3)).
+pub const ACKNOWLEDGED_WITHIN_MIN: Duration = Duration::from_secs(600);
+/// And at most.
+pub const ACKNOWLEDGED_WITHIN_MAX: Duration = Duration::from_secs(6 * 3600);
+/// So long a gap lasts before it is told and asked for (§11.9(4)).
+pub const GAP_TOLD_AFTER: Duration = Duration::from_secs(300);
+/// While it lasts it is asked for again this often (§11.9(4)).
+pub const GAP_ASKED_EVERY: Duration = Duration::from_secs(3600);
+/// One of a contact's queues is moved after a random while, at least (§11.9(1)): of two, each lives for
+/// twice as long.
+pub const QUEUE_MOVED_WITHIN_MIN: Duration = Duration::from_secs(15 * 24 * 3600);
+/// And at most.
+pub const QUEUE_MOVED_WITHIN_MAX: Duration = Duration::from_secs(45 * 24 * 3600);
+/// No new session is begun or asked for sooner after the last (§11.6(2)).
+pub const RENEWAL_PAUSE: Duration = Duration::from_secs(3600);
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()

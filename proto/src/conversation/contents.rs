@@ -12,11 +12,27 @@ use zeroize::Zeroize;
 use super::numbering::Acknowledgement;
 use crate::ids::MessageId;
 use crate::inbox::descriptor::Mailbox;
-use crate::limits::{CONTACT_QUEUES_MAX, MESSAGE_ITEMS_MAX, NUMBERS_AHEAD_MAX};
+use crate::limits::{
+    ACKNOWLEDGED_RANGES_MAX, CONTACT_QUEUES_MAX, MESSAGE_ITEMS_MAX, NUMBERS_AHEAD_MAX,
+};
 use crate::time::WallTime;
 use crate::wire::{self, Malformed};
 
 const VERSION: u8 = 1;
+
+/// Longest encoding of contents beside one text, bytes: version, number and floor, id, time,
+/// acknowledgement, and the queues that are told beside the text.
+pub const CONTENTS_OVERHEAD_LEN_MAX: usize = 1
+    + 1
+    + VARINT_LEN_MAX * 2
+    + MessageId::LEN
+    + VARINT_LEN_MAX
+    + VARINT_LEN_MAX * (2 + 2 * ACKNOWLEDGED_RANGES_MAX)
+    + 2 * VARINT_LEN_MAX
+    + 1
+    + VARINT_LEN_MAX
+    + CONTACT_QUEUES_MAX * (32 + 32 + 32);
+const VARINT_LEN_MAX: usize = 10;
 
 /// The contents of one message.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

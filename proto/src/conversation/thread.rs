@@ -516,6 +516,11 @@ impl Thread {
         Ok((read, self.turn_to(talk, id, now)))
     }
 
+    /// Whether the session that an introduction begins is known: it begins none.
+    pub fn knows(&self, introduction: &Introduction) -> bool {
+        self.known.contains(&introduction.session_id())
+    }
+
     /// Whether an introduction is of this conversation's initiator (§11.2(7)).
     fn is_of(&self, introduction: &Introduction) -> bool {
         let Role::Responder { pseudonym, writer } = &self.role else {

@@ -2,7 +2,7 @@
 //! crate.
 //!
 //! Its output is byte for byte that of `hpke`'s own, which is the cross-check. But it uses the
-//! ML-KEM of [`kem`](super::kem), which takes a fourth of the time, and expands an opener from its
+//! ML-KEM of [`kem`], which takes a fourth of the time, and expands an opener from its
 //! seed once, not for each text (docs/decisions/009). Breaking only one of the two opens nothing.
 //! Rules: docs/protocol.md §10.3.
 

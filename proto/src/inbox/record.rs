@@ -8,8 +8,9 @@ use core::fmt;
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::conversation::opening::Introduction;
-use crate::conversation::session::Rooms;
+use crate::conversation::contents::CONTENTS_OVERHEAD_LEN_MAX;
+use crate::conversation::opening::{INTRODUCTION_LENS, Introduction};
+use crate::conversation::session::{MESSAGE_OVERHEAD_LEN, Rooms};
 use crate::crypto::hpke::{self, SEAL_OVERHEAD_LEN};
 pub use crate::crypto::hpke::{SealKey, SealSecret};
 use crate::crypto::kdf::sha256;
@@ -41,6 +42,17 @@ pub const MESSAGE_LEN_MAX: usize = MESSAGE_LENS_MAX[RECORD_LENS.len() - 1];
 
 const _: () = assert!(MESSAGE_LEN_MAX >= 100_000 && MESSAGE_LEN_MAX <= u32::MAX as usize);
 const _: () = assert!(MESSAGE_LENS_MAX[0] >= 512, "a line of text fits one cell");
+
+/// Longest text of a message of a conversation, bytes (§11.8): what the largest opening leaves beside
+/// all else that a message may say.
+pub const LETTER_LEN_MAX: usize = RECORD_LENS[RECORD_LENS.len() - 1]
+    - SEAL_OVERHEAD_LEN
+    - 1
+    - INTRODUCTION_LENS[1]
+    - MESSAGE_OVERHEAD_LEN
+    - CONTENTS_OVERHEAD_LEN_MAX;
+
+const _: () = assert!(LETTER_LEN_MAX >= 100_000 && LETTER_LEN_MAX < MESSAGE_LEN_MAX);
 
 /// The contents of a record.
 #[derive(Clone, PartialEq, Eq)]
