@@ -1,5 +1,6 @@
 //! The handle that programs hold: asks the driver, reads what is stored, hears notices.
 
+mod conversations;
 mod error;
 
 use std::io;
@@ -8,14 +9,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::ids::{MessageId, NetworkId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::Duration;
 use umbel_relay::shell::{Clock, DialFault};
 
 use crate::core::Core;
-use crate::core::io::{Cancelled, Notice, OutboxEntry, Status, StoreFault};
+use crate::core::io::{Cancelled, Notice, OutboxEntry, Recipient, Status, StoreFault};
 use crate::meeting::{Ground, Member, Told};
 use crate::net::driver::{Request, SeedFaults};
 use crate::store::{
@@ -70,6 +70,7 @@ pub struct Client {
     seed_faults: SeedFaults,
     /// The longest life of a message.
     life_max: Duration,
+    network: NetworkId,
     /// Names this client among those that print messages.
     claimer: i64,
 }
@@ -89,6 +90,7 @@ impl Client {
     /// See [`OpenError`].
     pub async fn open_with(profile: Profile, reach: Reach) -> Result<Self, OpenError> {
         let life_max = profile.network().params.record_life;
+        let network = profile.network().id;
         // Stretching a passphrase takes a good part of a second.
         let opening = tokio::task::spawn_blocking(|| begin(profile));
         let (ground, database, restored) = opening
@@ -122,13 +124,14 @@ impl Client {
             stop_reason,
             seed_faults,
             life_max,
+            network,
             claimer: rand::random(),
         })
     }
 
-    /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried
-    /// until enough holders have it, now and each time this profile is opened. Returns, too, should
-    /// they have it before.
+    /// Takes a message into the outbox, whose reader can't answer. Returns once it is durable there;
+    /// from then on it is tried until enough holders have it, now and each time this profile is opened.
+    /// Returns, too, should they have it before.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -147,7 +150,22 @@ impl Client {
         body: Vec<u8>,
         life: Option<Duration>,
     ) -> Result<Sent, SendError> {
-        if body.len() > MESSAGE_LEN_MAX {
+        self.send_to(Recipient::OneWay(address), body, life).await
+    }
+
+    /// Like [`Client::send_for`], to a contact, or to the owner of an address, with whom a conversation
+    /// begins: the message stays in the outbox until its reader has it (`Acknowledged`) or its life is
+    /// over.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send_to(
+        &self,
+        to: Recipient,
+        body: Vec<u8>,
+        life: Option<Duration>,
+    ) -> Result<Sent, SendError> {
+        if body.len() > to.body_len_max() {
             return Err(SendError::TooLong);
         }
         if let Some(life) = life {
@@ -156,7 +174,7 @@ impl Client {
         let id = random_message_id();
         let request = |done| Request::Send {
             id,
-            address,
+            to,
             body,
             life,
             done,
@@ -217,13 +235,13 @@ impl Client {
         .map_err(|ClientClosed| CreateInboxError::Closed)?
     }
 
-    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and shows
+    /// Fetches for this inbox, and from the contacts that belong to it, from now on: by polling, or interactively, which is quicker and shows
     /// the holders when the owner is there.
     ///
     /// # Errors
     /// See [`ListenError`].
     pub async fn listen(&self, inbox: &str, is_interactive: bool) -> Result<(), ListenError> {
-        let name = inbox.to_owned();
+        let name = Some(inbox.to_owned());
         let request = |done| Request::Listen {
             name,
             is_interactive,
@@ -310,7 +328,8 @@ impl Client {
         result.map_err(ReadError::Database)
     }
 
-    /// How many unread messages each inbox has; inboxes without any are left out.
+    /// How many unread messages each inbox has; inboxes without any are left out. "": those of contacts
+    /// that belong to no inbox.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -18,6 +18,7 @@
 
 #[expect(clippy::disallowed_methods, reason = "starts the driver")]
 mod client;
+mod contact;
 pub mod core;
 pub mod display;
 mod library;
@@ -46,9 +47,10 @@ pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices,
     OpenError, Reach, ReadError, SendError, Sent, StopReason, check_life,
 };
+pub use contact::{ContactEntry, ContactError, Correspondent, Verified};
 pub use library::{Deleted, Library, Old};
 pub use store::{
-    BareStore, Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,
-    PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError,
-    Seeds, StoredMessage,
+    BareStore, Claim, ConfigFault, Conversed, DatabaseError, Fate, FilesFault, HistoryFilter,
+    InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError,
+    SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
 };

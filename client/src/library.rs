@@ -3,7 +3,7 @@
 //! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network.
 //! On a full disk, or one that may not be written, commands that only read still work.
 
-use umbel_proto::ids::MessageId;
+use umbel_proto::ids::{MessageId, NetworkId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::CLOCK_JUMP_MIN;
 use umbel_proto::network::Params;
@@ -11,9 +11,12 @@ use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::Clock;
 
 use crate::client::{OpenError, restore, to_ground};
-use crate::core::io::{Contact, OutboxMessage, Status};
+use crate::contact::{self, ContactEntry, ContactError, Correspondent};
+use crate::core::io::{Contact, ContactKey, OutboxMessage, Status};
 use crate::core::{Core, read_outbox_message};
-use crate::store::{Database, DatabaseError, Place, Profile, StoredMessage};
+use crate::store::{
+    Database, DatabaseError, HistoryFilter, Named, Place, Profile, StoredContact, StoredMessage,
+};
 
 /// An open profile that makes no links and drives nothing.
 #[expect(missing_debug_implementations, reason = "holds an open profile")]
@@ -22,6 +25,7 @@ pub struct Library {
     /// A core as the next client would start it; it does nothing here.
     core: Core,
     params: Params,
+    network: NetworkId,
 }
 
 /// Kept messages of some age.
@@ -55,6 +59,7 @@ impl Library {
         Ok(Self {
             database,
             core,
+            network: ground.network.id,
             params: ground.network.params,
         })
     }
@@ -185,6 +190,99 @@ impl Library {
         Ok(state.and_then(|state| read_outbox_message(id, &state, &self.params, Clock::wall())))
     }
 
+    /// All contacts, in the order in which they came to be.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn contacts(&self) -> Result<Vec<ContactEntry>, DatabaseError> {
+        let stored = self.database.contacts()?;
+        Ok(stored.into_iter().map(|it| self.entry(it)).collect())
+    }
+
+    /// Addresses that have a name and were not written to yet.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn named_addresses(&self) -> Result<Vec<(String, InboxAddress)>, DatabaseError> {
+        self.database.named_addresses()
+    }
+
+    /// Who this stands for: a name that the user gave; or the words of a contact, or the first digits
+    /// of its key, at least four.
+    ///
+    /// # Errors
+    /// Nobody, or several; see [`ContactError`].
+    pub fn contact(&self, name: &str) -> Result<Correspondent, ContactError> {
+        contact::find(self.contacts()?, self.named_addresses()?, name)
+    }
+
+    /// The contact with this key, if there is one.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn contact_of(&self, key: ContactKey) -> Result<Option<ContactEntry>, DatabaseError> {
+        let stored = self.database.contact(key)?;
+        Ok(stored.map(|it| self.entry(it)))
+    }
+
+    /// Gives an address a name, and the contact that owns it, if there is one.
+    ///
+    /// # Errors
+    /// See [`ContactError`].
+    pub fn add_contact(&mut self, name: &str, address: InboxAddress) -> Result<(), ContactError> {
+        contact::add(&mut self.database, name, address)
+    }
+
+    /// Gives a contact another name.
+    ///
+    /// # Errors
+    /// See [`ContactError`].
+    pub fn rename(&mut self, who: &Correspondent, name: &str) -> Result<(), ContactError> {
+        contact::set_name(&mut self.database, who.named(), name)
+    }
+
+    /// Takes its name from an address that was not written to.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn forget_address(&mut self, address: InboxAddress) -> Result<(), DatabaseError> {
+        self.database
+            .set_name(Named::Address(address), None)
+            .map(drop)
+    }
+
+    /// Notes that the user compared this contact's safety number, or no longer trusts in it. It counts
+    /// as long as the number stays the same.
+    ///
+    /// # Errors
+    /// See [`ContactError`].
+    pub fn verify(&self, contact: &ContactEntry, is_verified: bool) -> Result<(), ContactError> {
+        let number = contact.compared(is_verified)?;
+        Ok(self.database.set_verified(contact.key, number.as_deref())?)
+    }
+
+    /// The last messages of a conversation that came or were written before place `before` (`None`:
+    /// all), the last first: at most so many, and at most a page of 32. An empty page is the last.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn history(
+        &self,
+        contact: ContactKey,
+        filter: &HistoryFilter,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
+        let before = before.unwrap_or(i64::MAX);
+        self.database.history(contact, filter, before, limit)
+    }
+
+    fn entry(&self, stored: StoredContact) -> ContactEntry {
+        let inbox = stored.card.inbox.as_deref();
+        let own = inbox.and_then(|name| self.inbox_address(name));
+        ContactEntry::of(stored, &self.network, own.as_ref())
+    }
+
     /// How many unread messages each inbox has; inboxes without any are left out.
     ///
     /// # Errors
@@ -251,10 +349,11 @@ mod tests {
             (old.places.len(), old.doubtful)
         };
         store(StoreOp::PutMessage {
-            inbox: "main".to_owned(),
+            inbox: Some("main".to_owned()),
             id: MessageId([1; 16]),
             body: vec![b'm'],
             received_at: wall,
+            letter: None,
         });
         assert_eq!(old(), (0, 1));
         let (mut clock, _) = ClockGuard::restore(None, Instant::default(), wall);

@@ -116,7 +116,7 @@ async fn texts(client: &Client, is_unread: bool) -> Vec<(String, String)> {
         .into_iter()
         .map(|message| {
             (
-                message.inbox,
+                message.inbox.unwrap_or_default(),
                 String::from_utf8(message.body.into_bytes()).unwrap(),
             )
         })

@@ -178,7 +178,7 @@ fn a_client_that_ends_once_two_have_a_message_remembers_it() {
     world.crash_client(ALICE);
     world.restart_client(ALICE);
     let status = world.client(ALICE).core().expect("it was started").status();
-    let [entry] = status.outbox[..] else {
+    let [entry] = &status.outbox[..] else {
         panic!("one message is there: {status:?}")
     };
     assert_eq!((entry.id, entry.holders, entry.wanted), (sent, 2, 2));

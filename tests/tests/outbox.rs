@@ -7,7 +7,7 @@
     reason = "a test that fails panics"
 )]
 
-use umbel_client::core::{Copies, DeferReason, Notice, Warning, Wish};
+use umbel_client::core::{Copies, DeferReason, Notice, Recipient, Warning, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::network::AddressGroups;
@@ -185,7 +185,7 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
         ALICE,
         Wish::Send {
             id,
-            address: nobody,
+            to: Recipient::OneWay(nobody),
             body: b"hello".to_vec(),
             life,
         },

@@ -14,6 +14,8 @@
 mod fleet;
 #[path = "processes/several.rs"]
 mod several;
+#[path = "processes/talking.rs"]
+mod talking;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -3,13 +3,13 @@
 use std::io;
 use std::process::ExitCode;
 
-use umbel_client::core::io::StoreFault;
+use umbel_client::core::io::{SendFault, StoreFault};
 use umbel_client::{
-    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, FilesFault, InitError, ListenError,
-    OpenError, ProfileError, ReadError, SeedError, SendError, StopReason,
+    ClientClosed, ConfigFault, ContactError, CreateInboxError, DatabaseError, FilesFault,
+    InitError, ListenError, OpenError, ProfileError, ReadError, SeedError, SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
-use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::inbox::record::LETTER_LEN_MAX;
 use umbel_relay::shell::{InvitedFault, InvitedKind};
 
 use super::session::{other_release, unresponsive};
@@ -123,14 +123,12 @@ impl Failure {
             .any(|fault| self.hint == store_hint(fault))
     }
 
-    /// A message that no record can hold; `len` where it is known.
-    pub(super) fn too_long(len: Option<u64>) -> Self {
+    /// A message of more than `max` bytes, which no record can hold; `len` where it is known.
+    pub(super) fn too_long(max: usize, len: Option<u64>) -> Self {
         let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));
         Self::failed(
-            format!(
-                "the message is too long: a message has at most {MESSAGE_LEN_MAX} bytes{found}"
-            ),
-            format!("send it in parts of at most {MESSAGE_LEN_MAX} bytes"),
+            format!("the message is too long: a message has at most {max} bytes{found}"),
+            format!("send it in parts of at most {max} bytes"),
         )
     }
 }
@@ -246,7 +244,8 @@ impl From<StopReason> for Failure {
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::TooLong => Self::too_long(None),
+            SendError::TooLong => Self::too_long(LETTER_LEN_MAX, None),
+            SendError::Refused(fault) => Self::failed(error.to_string(), refused_hint(fault)),
             SendError::Life { max } => Self::usage(
                 error.to_string(),
                 format!(
@@ -279,6 +278,40 @@ impl From<SendError> for Failure {
                 ),
             ),
             SendError::Closed => ClientClosed.into(),
+        }
+    }
+}
+
+fn refused_hint(fault: SendFault) -> &'static str {
+    match fault {
+        SendFault::NoContact => "see `umbel contact list`, or send to an address",
+        SendFault::Blocked => "let it write again with `umbel contact unblock NAME`",
+        SendFault::NoWayBack => "wait for its next message, which says where it reads",
+        SendFault::NoInbox => "see `umbel inbox list`, and name one of these with --as",
+        SendFault::OwnInbox => "leave --as out, or name another of your inboxes",
+        SendFault::TooLong | SendFault::OutboxFull => "see `umbel outbox list`",
+    }
+}
+
+impl From<ContactError> for Failure {
+    fn from(error: ContactError) -> Self {
+        let text = error.to_string();
+        match error {
+            ContactError::Missing => Self::failed(text, "`umbel contact list` shows them"),
+            ContactError::Ambiguous(keys) => {
+                let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                let hint = format!("write the begin of one of these: {}", keys.join(", "));
+                Self::failed(text, hint)
+            }
+            ContactError::Name => Self::usage(text, "choose another name, such as \"bob\""),
+            ContactError::Taken => Self::failed(
+                text,
+                "choose another name, or rename the other with `umbel contact rename`",
+            ),
+            ContactError::NotBegun => Self::failed(text, "write to it first: `umbel send NAME`"),
+            ContactError::Database(error) => error.into(),
+            ContactError::Store(fault) => Self::failed(text, store_hint(fault)),
+            ContactError::Closed => ClientClosed.into(),
         }
     }
 }

@@ -9,13 +9,14 @@ use clap::ArgGroup;
 use data_encoding::BASE64;
 use serde::Serialize;
 use umbel_client::display::{self, PeerText};
-use umbel_client::{Library, ListenError, Old, StoredMessage};
+use umbel_client::{ContactEntry, Library, ListenError, Old, StoredMessage};
 use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::failure::Failure;
+use super::people::From;
 use super::session::Session;
-use super::{files, output, times};
+use super::{files, output, people, times};
 
 /// Characters of an id in tables: enough to tell a few thousand messages apart.
 const SHORT_ID_LEN: usize = 8;
@@ -77,7 +78,9 @@ pub(super) struct DeleteArgs {
 
 #[derive(Serialize)]
 struct Listed<'a> {
-    inbox: &'a str,
+    inbox: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<From>,
     id: String,
     len: usize,
     received_at: String,
@@ -89,7 +92,9 @@ struct Listed<'a> {
 
 #[derive(Serialize)]
 struct Shown<'a> {
-    inbox: &'a str,
+    inbox: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<From>,
     id: String,
     len: usize,
     received_at: String,
@@ -138,7 +143,7 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
             return Ok(());
         }
         shown += 1;
-        print_listed(session, message)
+        print_listed(session, &library, message)
     })?;
     if session.is_json() {
         return Ok(());
@@ -177,7 +182,28 @@ fn each_message(
     }
 }
 
-fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failure> {
+/// Who wrote a message of a conversation.
+fn writer(library: &Library, message: &StoredMessage) -> Result<Option<ContactEntry>, Failure> {
+    match &message.conversation {
+        Some(place) => Ok(library.contact_of(place.contact)?),
+        None => Ok(None),
+    }
+}
+
+/// Where a message came in, and from whom, as far as that is known.
+pub(super) fn origin(message: &StoredMessage, writer: Option<&ContactEntry>) -> String {
+    let inbox = message.inbox.as_deref().map(display::name);
+    let writer = writer.map(|writer| format!("from {}", people::called(writer)));
+    let parts: Vec<String> = inbox.into_iter().chain(writer).collect();
+    parts.join("  ")
+}
+
+fn print_listed(
+    session: &Session,
+    library: &Library,
+    message: &StoredMessage,
+) -> Result<(), Failure> {
+    let writer = writer(library, message)?;
     let StoredMessage {
         inbox,
         body,
@@ -193,7 +219,8 @@ fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failur
     if session.is_json() {
         let is_text = first_line.is_some();
         return session.json(&Listed {
-            inbox,
+            inbox: inbox.as_deref(),
+            from: writer.as_ref().map(From::new),
             id,
             len,
             received_at,
@@ -204,9 +231,9 @@ fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failur
     }
     let mark = if *is_read { ' ' } else { '*' };
     let says = first_line.unwrap_or_else(|| "(not text)".to_owned());
-    let (inbox, len) = (display::name(inbox), output::count(len, "byte"));
+    let (origin, len) = (origin(message, writer.as_ref()), output::count(len, "byte"));
     session.line(&format!(
-        "{mark} {}  {inbox}  {received_at}  {len}  {says}",
+        "{mark} {}  {origin}  {received_at}  {len}  {says}",
         short_id(&id)
     ))
 }
@@ -265,10 +292,10 @@ pub(super) fn show(session: &Session, args: &ShowArgs) -> Result<(), Failure> {
             files::save(path, message.body.bytes(), args.force)?;
             // The message is safe in the file, whether or not this line can be written.
             mark_read(session, &library, &message);
-            return say_saved(session, &message, path);
+            return say_saved(session, &library, &message, path);
         }
-        _ if session.is_json() => session.json(&as_json(&message, None))?,
-        to_stdout => print(session, &message, to_stdout.is_some())?,
+        _ if session.is_json() => session.json(&as_json(&library, &message, None)?)?,
+        to_stdout => print(session, &library, &message, to_stdout.is_some())?,
     }
     mark_read(session, &library, &message);
     Ok(())
@@ -283,29 +310,44 @@ fn mark_read(session: &Session, library: &Library, message: &StoredMessage) {
     }
 }
 
-fn as_json(message: &StoredMessage, file: Option<String>) -> Shown<'_> {
-    Shown {
-        inbox: &message.inbox,
+fn as_json<'a>(
+    library: &Library,
+    message: &'a StoredMessage,
+    file: Option<String>,
+) -> Result<Shown<'a>, Failure> {
+    Ok(Shown {
+        inbox: message.inbox.as_deref(),
+        from: writer(library, message)?.as_ref().map(From::new),
         id: message.id.to_string(),
         len: message.body.len(),
         received_at: output::rfc3339(message.received_at),
         body_b64: BASE64.encode(message.body.bytes()),
         text: message.body.exact(),
         file,
-    }
+    })
 }
 
-fn say_saved(session: &Session, message: &StoredMessage, path: &Path) -> Result<(), Failure> {
+fn say_saved(
+    session: &Session,
+    library: &Library,
+    message: &StoredMessage,
+    path: &Path,
+) -> Result<(), Failure> {
     let file = path.to_string_lossy();
     if session.is_json() {
-        return session.json(&as_json(message, Some(file.into_owned())));
+        return session.json(&as_json(library, message, Some(file.into_owned()))?);
     }
     let len = output::count(message.body.len(), "byte");
     session.line(&format!("saved {len} as {}", display::text(&file)))
 }
 
 /// On a terminal what can be shown there, else the bytes as they came.
-fn print(session: &Session, message: &StoredMessage, is_raw: bool) -> Result<(), Failure> {
+fn print(
+    session: &Session,
+    library: &Library,
+    message: &StoredMessage,
+    is_raw: bool,
+) -> Result<(), Failure> {
     if is_raw || !io::stdout().is_terminal() {
         return session.bytes(message.body.bytes());
     }
@@ -316,13 +358,12 @@ fn print(session: &Session, message: &StoredMessage, is_raw: bool) -> Result<(),
             format!("save it: `umbel show {} --output FILE`", short_id(&id)),
         ));
     }
-    let (inbox, received_at) = (
-        display::name(&message.inbox),
-        output::rfc3339(message.received_at),
-    );
+    let writer = writer(library, message)?;
+    let origin = origin(message, writer.as_ref());
+    let received_at = output::rfc3339(message.received_at);
     let len = output::count(message.body.len(), "byte");
     session.line(&format!(
-        "{id}  {inbox}  {received_at}  {len}\n{}",
+        "{id}  {origin}  {received_at}  {len}\n{}",
         indented(&message.body)
     ))
 }

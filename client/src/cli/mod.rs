@@ -4,9 +4,12 @@
 //! output; errors, warnings and progress go to standard error.
 
 mod bench;
+mod chat;
+mod contact;
 mod demo;
 mod failure;
 mod files;
+mod history;
 mod inbox;
 mod init;
 mod invite;
@@ -14,8 +17,10 @@ mod mail;
 mod mending;
 mod outbox;
 mod output;
+mod people;
 mod receive;
 mod relay;
+mod reply;
 mod runtime;
 mod secret;
 mod seed;
@@ -106,8 +111,17 @@ enum Command {
     /// Manage the seeds: relays to ask when no other is known
     #[command(subcommand)]
     Seed(seed::SeedCommand),
-    /// Send a message to an inbox
+    /// Send a message to a contact, or to an inbox: the first begins a conversation
     Send(send::SendArgs),
+    /// Answer a message, or write to a contact
+    Reply(reply::ReplyArgs),
+    /// List, name, verify, block and remove the people that you write with
+    #[command(subcommand)]
+    Contact(contact::ContactCommand),
+    /// Write with a contact line by line, live, until Ctrl-D
+    Chat(chat::ChatArgs),
+    /// Show a conversation; needs no network
+    History(history::HistoryArgs),
     /// Fetch messages, and print the unread ones
     Receive(receive::ReceiveArgs),
     /// List kept messages, unread ones by default; needs no network
@@ -160,6 +174,10 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Seed(command) => seed::run(&session, &command),
         Command::Send(args) => block_on(send::run(&session, &args)),
+        Command::Reply(args) => block_on(reply::run(&session, &args)),
+        Command::Contact(command) => block_on(contact::run(&session, &command)),
+        Command::Chat(args) => block_on(chat::run(&session, &args)),
+        Command::History(args) => history::run(&session, &args),
         Command::List(args) => mail::list(&session, &args),
         Command::Show(args) => mail::show(&session, &args),
         Command::Delete(args) => mail::delete(&session, &args),

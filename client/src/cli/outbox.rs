@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::core::io::{Cancelled, Copies, OutboxEntry};
-use umbel_client::display::PeerText;
-use umbel_client::{CancelError, Client, Library, Reach};
+use umbel_client::core::io::{Cancelled, Copies, OutboxEntry, Recipient};
+use umbel_client::display::{self, PeerText};
+use umbel_client::{CancelError, Client, ContactEntry, Library, Reach};
+use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::Clock;
 
@@ -49,11 +50,20 @@ pub(super) enum OutboxCommand {
 #[derive(Serialize)]
 struct Listed {
     id: String,
-    address: String,
+    /// To which inbox; none where its owner, a contact, has not said.
+    address: Option<String>,
+    /// To which contact, by key; none where the message begins a conversation, or can't be answered.
+    contact: Option<String>,
+    /// How the contact is called.
+    name: Option<String>,
+    /// Its reader can't answer.
+    is_one_way: bool,
     len: usize,
     state: &'static str,
     holders: usize,
     wanted: usize,
+    /// It is held, and waits for its reader.
+    is_unacknowledged: bool,
     created_at: String,
     expires_at: String,
     /// Why the last attempt failed, unless that was overcome.
@@ -93,10 +103,15 @@ impl Life {
 }
 
 impl Listed {
-    fn new(entry: &OutboxEntry, body: Option<&[u8]>, life: Life) -> Self {
+    fn new(
+        entry: &OutboxEntry,
+        contact: Option<&ContactEntry>,
+        body: Option<&[u8]>,
+        life: Life,
+    ) -> Self {
         let OutboxEntry {
             id,
-            address,
+            to,
             len,
             created_at,
             expires_at,
@@ -106,7 +121,14 @@ impl Listed {
         } = entry;
         Self {
             id: id.to_string(),
-            address: address.to_text(),
+            address: address(to, contact).map(|address| address.to_text()),
+            contact: match to {
+                Recipient::Contact(key) => Some(key.to_string()),
+                Recipient::OneWay(_) | Recipient::Owner { .. } => None,
+            },
+            name: contact.map(|contact| contact.label().to_owned()),
+            is_one_way: matches!(to, Recipient::OneWay(_)),
+            is_unacknowledged: entry.is_unacknowledged,
             len: *len,
             state: state(entry, life),
             holders: *holders,
@@ -123,12 +145,26 @@ impl Listed {
         }
     }
 
+    /// To whom, as people are called, or by an address: by its begin, where it is to be short.
+    fn reader(&self, is_short: bool) -> String {
+        match (&self.name, &self.address) {
+            (Some(name), _) => display::name(name),
+            (None, Some(address)) if is_short => {
+                let begin: String = address.chars().take(SHORT_ADDRESS_LEN).collect();
+                format!("{begin}…")
+            }
+            (None, Some(address)) => address.clone(),
+            (None, None) => "a contact that was removed".to_owned(),
+        }
+    }
+
     /// All but the id and the body.
     fn text(&self) -> String {
         let why = match (self.life, &self.obstacle) {
             (Life::Over, _) => " (its time is over: no more are tried)".to_owned(),
             (Life::InDoubt, _) => " (expired if this computer's clock is right)".to_owned(),
             (Life::Lasts, Some(obstacle)) => format!(" ({obstacle})"),
+            (Life::Lasts, None) if self.is_unacknowledged => " (waits for its reader)".to_owned(),
             (Life::Lasts, None) => String::new(),
         };
         let Self {
@@ -143,6 +179,21 @@ impl Listed {
         format!(
             "{len}  {state}, {holders} of {wanted} relays{why}  sent {created_at}, until {expires_at}"
         )
+    }
+}
+
+fn address<'a>(to: &'a Recipient, contact: Option<&'a ContactEntry>) -> Option<&'a InboxAddress> {
+    match to {
+        Recipient::OneWay(address) | Recipient::Owner { address, .. } => Some(address),
+        Recipient::Contact(_) => contact.and_then(|contact| contact.card.address.as_ref()),
+    }
+}
+
+/// The contact that a message goes to, if it goes to one.
+fn contact_of(library: &Library, entry: &OutboxEntry) -> Result<Option<ContactEntry>, Failure> {
+    match entry.to {
+        Recipient::Contact(key) => Ok(library.contact_of(key)?),
+        Recipient::OneWay(_) | Recipient::Owner { .. } => Ok(None),
     }
 }
 
@@ -185,21 +236,23 @@ fn list(session: &Session) -> Result<(), Failure> {
         .status()
         .outbox
         .into_iter()
-        .filter(|entry| !entry.is_held())
+        .filter(|entry| !entry.is_held() || entry.is_unacknowledged)
         .collect();
     if outbox.is_empty() && !session.is_json() {
         return session.line("The outbox is empty.");
     }
     let wall = Clock::wall();
     for entry in &outbox {
-        let listed = Listed::new(entry, None, Life::of(entry, &library, wall));
+        let contact = contact_of(&library, entry)?;
+        let life = Life::of(entry, &library, wall);
+        let listed = Listed::new(entry, contact.as_ref(), None, life);
         if session.is_json() {
             session.json(&listed)?;
         } else {
-            let address: String = listed.address.chars().take(SHORT_ADDRESS_LEN).collect();
             session.line(&format!(
-                "{}  to {address}…  {}",
+                "{}  to {}  {}",
                 mail::short_id(&listed.id),
+                listed.reader(true),
                 listed.text()
             ))?;
         }
@@ -215,7 +268,7 @@ fn one_named(outbox: &[OutboxEntry], prefix: &str) -> Result<OutboxEntry, Failur
         .iter()
         .filter(|entry| entry.id.to_string().starts_with(&digits));
     match (found.next(), found.next()) {
-        (Some(entry), None) => Ok(*entry),
+        (Some(entry), None) => Ok(entry.clone()),
         (Some(_), Some(_)) => Err(Failure::usage(
             format!("several messages have an id that begins with {digits}"),
             "write more of the id",
@@ -237,7 +290,8 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
         ));
     };
     let life = Life::of(&entry, &library, Clock::wall());
-    let listed = Listed::new(&entry, Some(&message.body), life);
+    let contact = contact_of(&library, &entry)?;
+    let listed = Listed::new(&entry, contact.as_ref(), Some(&message.body), life);
     if session.is_json() {
         return session.json(&listed);
     }
@@ -245,7 +299,7 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
         "{}  {}\nto {}",
         listed.id,
         listed.text(),
-        listed.address
+        listed.reader(false)
     ))?;
     let body = PeerText::new(message.body.to_vec());
     if body.is_text() {
@@ -331,7 +385,7 @@ mod tests {
         let expires_at = WallTime(1_790_000_000);
         let entry = OutboxEntry {
             id: MessageId([1; MessageId::LEN]),
-            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            to: Recipient::OneWay(*InboxIdentity::from_seed(&[3; 32]).address()),
             len: 5,
             created_at: WallTime(1_789_000_000),
             expires_at,
@@ -339,14 +393,15 @@ mod tests {
             wanted: 2,
             obstacle: Some(DeferReason::NoCircuit),
             next_try_at: Some(expires_at + Duration::from_secs(60)),
+            is_unacknowledged: false,
         };
-        let before = Listed::new(&entry, None, Life::Lasts);
+        let before = Listed::new(&entry, None, None, Life::Lasts);
         assert_eq!(
             (before.state, before.next_try_at.is_some()),
             ("queued", true)
         );
         assert!(!before.text().contains("no more are tried"));
-        let doubtful = Listed::new(&entry, None, Life::InDoubt);
+        let doubtful = Listed::new(&entry, None, None, Life::InDoubt);
         assert_eq!(
             (doubtful.state, doubtful.next_try_at.is_some()),
             ("queued", true)
@@ -356,7 +411,7 @@ mod tests {
                 .text()
                 .contains("if this computer's clock is right")
         );
-        let after = Listed::new(&entry, None, Life::Over);
+        let after = Listed::new(&entry, None, None, Life::Over);
         assert_eq!(
             (after.state, after.next_try_at.is_some()),
             ("expired", false)
@@ -366,5 +421,30 @@ mod tests {
             "{}",
             after.text()
         );
+    }
+
+    #[test]
+    fn a_message_that_its_reader_has_not_acknowledged_says_so() {
+        let address = *InboxIdentity::from_seed(&[3; 32]).address();
+        let entry = OutboxEntry {
+            id: MessageId([1; MessageId::LEN]),
+            to: Recipient::Owner {
+                address,
+                writer: None,
+            },
+            len: 5,
+            created_at: WallTime(1_789_000_000),
+            expires_at: WallTime(1_790_000_000),
+            holders: 2,
+            wanted: 2,
+            obstacle: None,
+            next_try_at: None,
+            is_unacknowledged: true,
+        };
+        let listed = Listed::new(&entry, None, None, Life::Lasts);
+        assert_eq!((listed.state, listed.is_one_way), ("held", false));
+        assert!(listed.text().contains("waits for its reader"));
+        assert_eq!(listed.reader(false), address.to_text());
+        assert!(listed.reader(true).ends_with('…'));
     }
 }

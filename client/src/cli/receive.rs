@@ -1,25 +1,28 @@
-//! `umbel receive`: print the messages that came, and fetch more.
+//! `umbel receive`: print the messages that came, and fetch more: for the own inboxes, and answers of
+//! contacts that belong to none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{InboxEntry, Notice, Warning};
+use umbel_client::core::io::{ContactKey, ConversationEvent, InboxEntry, Notice, Warning};
 use umbel_client::display;
 use umbel_client::{
-    Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage,
+    Claim, Client, ClientClosed, ContactEntry, ListenError, NoticeGap, Notices, Reach,
+    StoredMessage,
 };
 use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;
+use super::people::From;
 use super::session::Session;
 use super::view::ViewWait;
 use super::watch::{self, Stage, Watch};
-use super::{files, inbox, mail, output, times};
+use super::{files, inbox, mail, output, people, times};
 
 /// How often it is looked whether another command has printed a message.
 const CLAIM_STEP: Duration = Duration::from_millis(100);
@@ -40,7 +43,7 @@ of --json.";
 #[derive(clap::Args)]
 #[command(after_help = SHOWN)]
 pub(super) struct ReceiveArgs {
-    /// The inbox's name [default: all inboxes]
+    /// The inbox's name [default: all inboxes, and answers of contacts that belong to none]
     name: Option<String>,
     /// Keep running; print messages as they arrive
     #[arg(long)]
@@ -60,7 +63,20 @@ pub(super) struct ReceiveArgs {
 
 #[derive(Serialize)]
 struct Line<'a> {
-    inbox: &'a str,
+    /// None of an answer of a contact that belongs to no inbox.
+    inbox: Option<&'a str>,
+    /// Who wrote it, unless it was sent one way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<From>,
+    /// Its writer's number for it: each is one higher, in a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    /// By its writer's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_at: Option<String>,
+    /// How many earlier messages of its writer are known to be missing now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
     id: String,
     body_b64: String,
     len: usize,
@@ -82,6 +98,8 @@ pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Fai
             printed: 0,
             seen: 0,
             view,
+            missing: BTreeMap::new(),
+            introduced: BTreeSet::new(),
         }
         .run()
         .await
@@ -102,19 +120,26 @@ struct Receiver<'a> {
     /// The place of the last message printed: one that stays unread is not printed twice.
     seen: i64,
     view: ViewWait,
+    /// How many messages of each contact are missing, as far as was heard.
+    missing: BTreeMap<ContactKey, u64>,
+    /// The strangers of whom the user was told how to answer and block them.
+    introduced: BTreeSet<ContactKey>,
 }
+
+/// An inbox and the contacts that belong to it; or, without a name, the contacts that belong to none.
+type Group = Option<String>;
 
 /// The mailboxes that one run fetches from, and their answers so far.
 struct Fetching {
     /// When to stop waiting; `None` for never.
     ends_at: Option<Instant>,
-    inbox_count: usize,
+    group_count: usize,
     /// Inboxes that may still hold messages from before this run.
-    open: BTreeSet<String>,
+    open: BTreeSet<Group>,
     /// Inboxes of which no mailbox answered the last time, or none was asked yet.
-    silent: BTreeSet<String>,
+    silent: BTreeSet<Group>,
     /// Inboxes of which each mailbox was asked, and none answered.
-    unanswered: BTreeSet<String>,
+    unanswered: BTreeSet<Group>,
     /// No relay could be reached, and the user knows.
     is_unreachable: bool,
     /// No circuit could be built since a mailbox answered, and the user knows.
@@ -126,14 +151,15 @@ impl Receiver<'_> {
     async fn run(mut self) -> Result<(), Failure> {
         let mut notices = self.client.notices();
         let inboxes = self.inboxes().await?;
-        if inboxes.is_empty() {
+        let has_answers = self.args.name.is_none() && self.has_contacts_without_inbox().await?;
+        if inboxes.is_empty() && !has_answers {
             return self.deliver_only(&mut notices).await;
         }
         self.print_unread().await?;
         if self.has_enough() {
             return Ok(());
         }
-        let mut fetching = self.begin(inboxes).await?;
+        let mut fetching = self.begin(inboxes, has_answers).await?;
         while !self.has_enough() && (self.goes_on() || !fetching.open.is_empty()) {
             let until = fetching.ends_at.map(|ends_at| {
                 if self.goes_on() {
@@ -170,8 +196,18 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    /// Has the client fetch from these inboxes.
-    async fn begin(&self, inboxes: Vec<InboxEntry>) -> Result<Fetching, Failure> {
+    /// Whether there may be answers that belong to no inbox.
+    async fn has_contacts_without_inbox(&self) -> Result<bool, Failure> {
+        let contacts = self.client.contacts().await?;
+        Ok(contacts.iter().any(|contact| contact.card.inbox.is_none()))
+    }
+
+    /// Has the client fetch from these inboxes, and answers that belong to none.
+    async fn begin(
+        &self,
+        inboxes: Vec<InboxEntry>,
+        has_answers: bool,
+    ) -> Result<Fetching, Failure> {
         self.session.show("fetching");
         self.client.flush().await?;
         if self.goes_on() {
@@ -180,6 +216,9 @@ impl Receiver<'_> {
         for inbox in &inboxes {
             self.client.listen(&inbox.name, self.args.follow).await?;
         }
+        if has_answers {
+            self.client.listen_for_answers(self.args.follow).await?;
+        }
         let mailboxes = inboxes.iter().map(|inbox| inbox.mailboxes).sum();
         let timeout = self
             .args
@@ -187,12 +226,14 @@ impl Receiver<'_> {
             .or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
         let ends_at = timeout.map(|timeout| Instant::now() + timeout);
         let inboxes: BTreeSet<String> = inboxes.into_iter().map(|inbox| inbox.name).collect();
+        let answers = has_answers.then_some(None);
+        let groups: BTreeSet<Group> = inboxes.iter().cloned().map(Some).chain(answers).collect();
         Ok(Fetching {
             ends_at,
-            inbox_count: inboxes.len(),
-            mending: Mending::new(inboxes.clone()),
-            open: inboxes.clone(),
-            silent: inboxes,
+            group_count: groups.len(),
+            mending: Mending::new(inboxes),
+            open: groups.clone(),
+            silent: groups,
             unanswered: BTreeSet::new(),
             is_unreachable: false,
             is_walled_in: false,
@@ -213,6 +254,7 @@ impl Receiver<'_> {
                 answered,
                 mailboxes,
             } => self.on_caught_up(fetching, inbox, answered, mailboxes),
+            Notice::Conversation { contact, event } => self.on_event(contact, event).await?,
             // New messages can't be stored: they stay with their holders until they can.
             Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
                 self.print_unread().await?;
@@ -228,6 +270,25 @@ impl Receiver<'_> {
             _ => {}
         }
         self.show_waiting(fetching);
+        Ok(())
+    }
+
+    /// Says what happened in a conversation beside messages.
+    async fn on_event(
+        &mut self,
+        contact: ContactKey,
+        event: ConversationEvent,
+    ) -> Result<(), Failure> {
+        match event {
+            ConversationEvent::Missing(count) => self.missing.insert(contact, count),
+            ConversationEvent::Complete => self.missing.remove(&contact),
+            _ => None,
+        };
+        if let Some(contact) = self.client.contact_of(contact).await?
+            && let Some(text) = event_text(&display::name(contact.label()), event)
+        {
+            self.session.warn(&text);
+        }
         Ok(())
     }
 
@@ -247,7 +308,7 @@ impl Receiver<'_> {
             && !fetching.is_unreachable
             && !self.view.is_missing()
         {
-            let is_heard = fetching.silent.len() < fetching.inbox_count;
+            let is_heard = fetching.silent.len() < fetching.group_count;
             self.session.show(if is_heard {
                 "waiting for messages"
             } else {
@@ -299,10 +360,11 @@ impl Receiver<'_> {
         let status = self.client.status().await?;
         let mut all = status.inboxes;
         let Some(wanted) = &self.args.name else {
-            if all.is_empty() && status.outbox.is_empty() {
+            let is_nothing = all.is_empty() && status.outbox.is_empty();
+            if is_nothing && !self.has_contacts_without_inbox().await? {
                 return Err(Failure::failed(
                     "there is no inbox yet",
-                    "make one with `umbel inbox create NAME`",
+                    "make one with `umbel inbox create NAME`, or write to somebody: `umbel send ADDRESS`",
                 ));
             }
             return Ok(all);
@@ -320,12 +382,13 @@ impl Receiver<'_> {
     fn on_caught_up(
         &self,
         fetching: &mut Fetching,
-        inbox: String,
+        inbox: Group,
         answered: usize,
         mailboxes: usize,
     ) {
         fetching.is_unreachable = false;
-        if answered == 0 {
+        // Of contacts without a queue yet there is nothing to fetch.
+        if answered == 0 && mailboxes > 0 {
             self.session.show("no mailbox answers; trying again");
             if self.goes_on() {
                 fetching.open.remove(&inbox);
@@ -339,9 +402,13 @@ impl Receiver<'_> {
         fetching.silent.remove(&inbox);
         let was_open = fetching.open.remove(&inbox);
         if was_open && !self.goes_on() && answered < mailboxes {
-            let (name, mailboxes) = (display::name(&inbox), output::count(mailboxes, "mailbox"));
+            let mailboxes = output::count(mailboxes, "mailbox");
+            let whose = inbox.map_or_else(
+                || "your contacts".to_owned(),
+                |inbox| format!("\"{}\"", display::name(&inbox)),
+            );
             self.session.warn(&format!(
-                "only {answered} of the {mailboxes} of \"{name}\" answered"
+                "only {answered} of the {mailboxes} of {whose} answered"
             ));
         }
     }
@@ -389,7 +456,8 @@ impl Receiver<'_> {
                     self.seen = message.seq;
                     continue;
                 }
-                let printed = self.print(&message);
+                let writer = self.writer(&message).await?;
+                let printed = self.print(&message, writer.as_ref());
                 if printed.is_ok() && self.is_read_by_printing(&message) {
                     self.client.mark_read(&message).await?;
                 } else {
@@ -419,7 +487,19 @@ impl Receiver<'_> {
         }
     }
 
-    fn print(&self, message: &StoredMessage) -> Result<(), Failure> {
+    /// Who wrote a message of a conversation.
+    async fn writer(&self, message: &StoredMessage) -> Result<Option<ContactEntry>, Failure> {
+        match &message.conversation {
+            Some(place) => Ok(self.client.contact_of(place.contact).await?),
+            None => Ok(None),
+        }
+    }
+
+    fn print(
+        &mut self,
+        message: &StoredMessage,
+        writer: Option<&ContactEntry>,
+    ) -> Result<(), Failure> {
         let file = self
             .args
             .output
@@ -432,8 +512,13 @@ impl Receiver<'_> {
         if self.session.is_json() {
             let body_b64 = BASE64.encode(message.body.bytes());
             let id = message.id.to_string();
+            let place = message.conversation.as_ref();
             return self.session.json(&Line {
-                inbox: &message.inbox,
+                inbox: message.inbox.as_deref(),
+                from: writer.map(From::new),
+                seq: place.and_then(|place| place.number),
+                written_at: place.map(|place| output::rfc3339(place.written_at)),
+                missing: place.map(|place| self.missing.get(&place.contact).map_or(0, |it| *it)),
                 id,
                 body_b64,
                 len,
@@ -441,16 +526,67 @@ impl Receiver<'_> {
                 file,
             });
         }
-        let inbox = display::name(&message.inbox);
+        let origin = mail::origin(message, writer);
         let saved = file.map_or_else(String::new, |file| {
             format!(", saved as {}", display::text(&file))
         });
+        let written = message
+            .conversation
+            .as_ref()
+            .map_or_else(String::new, |place| {
+                let id = message.id.to_string();
+                let (id, at) = (mail::short_id(&id), output::rfc3339(place.written_at));
+                format!("  {id}  written {at}")
+            });
+        let is_first =
+            writer.is_some_and(|it| it.card.is_stranger && self.introduced.insert(it.key));
+        let first_contact = writer
+            .filter(|_| is_first)
+            .map_or_else(String::new, |writer| {
+                format!("\n{}", first_contact_text(message, writer))
+            });
         self.session.line(&format!(
-            "{inbox}  {received_at}  {}{saved}\n{}",
+            "{origin}  {received_at}{written}  {}{saved}\n{}{first_contact}",
             output::count(len, "byte"),
             shown(message)
         ))
     }
+}
+
+/// How to deal with a stranger.
+fn first_contact_text(message: &StoredMessage, writer: &ContactEntry) -> String {
+    let id = message.id.to_string();
+    let (id, name) = (mail::short_id(&id), people::argument(writer));
+    format!(
+        "  (a stranger: answer with `umbel reply {id} TEXT`, name it with `umbel contact rename {name} NEW`, or read no more \
+         of it with `umbel contact block {name}`)"
+    )
+}
+
+/// What people should know of an event; `name` may be shown.
+pub(super) fn event_text(name: &str, event: ConversationEvent) -> Option<String> {
+    Some(match event {
+        ConversationEvent::Begun | ConversationEvent::Complete => return None,
+        ConversationEvent::Missing(count) => format!(
+            "{} missing from {name}: asked for again",
+            messages_are(count)
+        ),
+        ConversationEvent::Lost(count) => format!(
+            "{} lost from {name}: their sender gave them up",
+            messages_are(count)
+        ),
+        ConversationEvent::Renewed => format!(
+            "the keys of the conversation with {name} were renewed: one side had lost them, or was brought back from a backup"
+        ),
+        ConversationEvent::NewerProgram => {
+            format!("{name} writes with a newer umbel: parts of its messages can't be read here")
+        }
+    })
+}
+
+fn messages_are(count: u64) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", output::count(count, "message"))
 }
 
 /// A message's text, as far as it can be shown.
@@ -522,6 +658,21 @@ async fn next_until<T>(ends_at: Option<Instant>, next: impl Future<Output = T>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_in_a_conversation_is_said_and_what_is_well_is_not() {
+        let text = |event| event_text("bob", event);
+        assert_eq!(
+            text(ConversationEvent::Missing(2)).unwrap(),
+            "2 messages are missing from bob: asked for again"
+        );
+        assert_eq!(
+            text(ConversationEvent::Lost(1)).unwrap(),
+            "1 message is lost from bob: their sender gave them up"
+        );
+        assert_eq!(text(ConversationEvent::Complete), None);
+        assert_eq!(text(ConversationEvent::Begun), None);
+    }
 
     #[test]
     fn mailboxes_that_do_not_answer_are_not_taken_for_an_unreachable_network() {

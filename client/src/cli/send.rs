@@ -1,21 +1,25 @@
 //! `umbel send`: put a message into the outbox, and see it to its holders.
+//!
+//! A message to an address begins a conversation, unless it is to go one way; one to a contact goes on
+//! with the one that there is.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use umbel_client::{Client, Reach, check_life};
+use umbel_client::core::io::Recipient;
+use umbel_client::{Client, Correspondent, ListenError, Reach, check_life};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::inbox::record::{LETTER_LEN_MAX, MESSAGE_LEN_MAX};
 use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
 use super::watch::{Progress, Stage, Watch};
-use super::{output, times};
+use super::{output, people, times};
 
 /// How long to wait for the first relay.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,6 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT_ALL: Duration = Duration::from_secs(300);
 
 const AFTER_HELP: &str = "\
+A message to an address begins a conversation: its reader can answer, and umbel keeps the message in the outbox until \
+they have it, which `umbel outbox list` and `umbel history` show. --one-way sends without a way back.
+
 A message is first safe in the outbox, then kept by one relay, then held by as many relays as wanted (two by default). \
 Two more copies follow, each after a random delay (30 s on average by default), so that the copies cannot be linked. umbel does \
 not wait for them: a send or receive that runs then sends them.
@@ -40,9 +47,9 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SendArgs {
-    /// The inbox's address, as its owner gave it to you
-    #[arg(required_unless_present_any = ["flush", "verbatim"])]
-    address: Option<String>,
+    /// A contact's name or words; or an inbox's address, as its owner gave it to you
+    #[arg(value_name = "NAME|ADDRESS", required_unless_present_any = ["flush", "verbatim"])]
+    to: Option<String>,
     /// The message; with `-`, or without it, umbel reads standard input, which the list of
     /// processes does not show
     #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
@@ -50,15 +57,30 @@ pub(super) struct SendArgs {
     /// Words after `--`, whatever they begin with
     #[arg(last = true, hide = true)]
     verbatim: Vec<String>,
+    /// Send it without a way back: its reader can't answer, and can't tell whether two such messages
+    /// are of one writer
+    #[arg(long)]
+    one_way: bool,
+    /// Prove to its reader that you own this inbox; without it nobody can tell who writes. For the
+    /// first message to an address
+    #[arg(long = "as", value_name = "INBOX", conflicts_with = "one_way")]
+    writer: Option<String>,
+    /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
+    #[arg(long)]
+    flush: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What a message says besides words on the command line, and how it is sent.
+#[derive(clap::Args)]
+pub(super) struct How {
     /// Send this file instead
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Send it even if it is empty
     #[arg(long)]
     allow_empty: bool,
-    /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
-    #[arg(long)]
-    flush: bool,
     /// Give up if too few relays accept it within this time, such as 2d [default and maximum: how
     /// long relays keep a message, usually 14d]
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
@@ -86,25 +108,87 @@ struct Line {
     may_be_out: Option<bool>,
 }
 
+/// To whom a message is to go, as it is written on the command line.
+enum Reader<'a> {
+    Address(InboxAddress),
+    Name(&'a str),
+}
+
+impl<'a> Reader<'a> {
+    /// What begins as an address does is one, or mistyped.
+    fn parse(text: &'a str) -> Result<Self, Failure> {
+        const PREFIX: &str = "umbel1";
+        let text = text.trim();
+        let is_address = text
+            .get(..PREFIX.len())
+            .is_some_and(|it| it.eq_ignore_ascii_case(PREFIX));
+        match text.parse::<InboxAddress>() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(error) if is_address => Err(error.into()),
+            Err(_) => Ok(Self::Name(text)),
+        }
+    }
+
+    /// Who that is.
+    async fn find(&self, client: &Client, args: &SendArgs) -> Result<Recipient, Failure> {
+        if let Some(writer) = &args.writer
+            && client.inbox_address(writer).await?.is_none()
+        {
+            return Err(ListenError::NoInbox.into());
+        }
+        let (contact, address) = match self {
+            Self::Address(address) => (None, Some(*address)),
+            Self::Name(name) => match people::find(client, name).await? {
+                Correspondent::Address { address, .. } => (None, Some(address)),
+                Correspondent::Contact(contact) => (Some(contact.key), contact.card.address),
+            },
+        };
+        match (contact, address) {
+            (_, Some(address)) if args.one_way => Ok(Recipient::OneWay(address)),
+            (Some(_), _) if args.writer.is_some() => Err(Failure::usage(
+                "the conversation with this contact has begun, and who writes in it does not change",
+                "leave --as out; with its address, --as begins another conversation",
+            )),
+            (Some(contact), _) if !args.one_way => Ok(Recipient::Contact(contact)),
+            (None, Some(address)) => Ok(Recipient::Owner {
+                address,
+                writer: args.writer.clone(),
+            }),
+            _ => Err(Failure::failed(
+                "no address of this contact is known, so nothing can be sent to it one way",
+                "leave --one-way out",
+            )),
+        }
+    }
+}
+
 pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failure> {
     let message = match words(args)? {
-        (Some(address), text) => Some((address.trim().parse::<InboxAddress>()?, body(args, text)?)),
+        (Some(to), text) => {
+            let to = Reader::parse(to)?;
+            let max = if args.one_way {
+                MESSAGE_LEN_MAX
+            } else {
+                LETTER_LEN_MAX
+            };
+            let body = args.how.body(text, max)?;
+            Some((to, body))
+        }
         (None, _) => None,
     };
-    if let Some(life) = args.expire_after {
-        check_life(life, session.network()?.params.record_life)?; // before anything is tried
-    }
-    let message = message.map(|(address, body)| Outgoing {
-        address,
-        body,
-        life: args.expire_after,
-    });
-    let watch = new_watch(args.wait, args.timeout);
-    session
-        .with_client(Reach::Online, async |client| {
-            send(session, client, message, args.flush, watch).await
-        })
-        .await
+    args.how.check_life(session)?;
+    let work = async |client: &Client| {
+        let outgoing = match message {
+            Some((to, body)) => Some(Outgoing {
+                to: to.find(client, args).await?,
+                body,
+                life: args.how.expire_after,
+            }),
+            None => None,
+        };
+        send(session, client, outgoing, args.flush, args.how.watch()).await
+    };
+    session.with_client(Reach::Online, work).await
 }
 
 /// Tries what is in the outbox again, and waits for it.
@@ -130,13 +214,13 @@ fn new_watch(wait: Stage, timeout: Option<Duration>) -> Watch {
 }
 
 /// A message to be sent.
-struct Outgoing {
-    address: InboxAddress,
-    body: Vec<u8>,
-    life: Option<Duration>,
+pub(super) struct Outgoing {
+    pub(super) to: Recipient,
+    pub(super) body: Vec<u8>,
+    pub(super) life: Option<Duration>,
 }
 
-async fn send(
+pub(super) async fn send(
     session: &Session,
     client: &Client,
     message: Option<Outgoing>,
@@ -149,13 +233,8 @@ async fn send(
     if waits_for_all {
         watch.add_all(client.outbox().await?, Clock::wall());
     }
-    if let Some(Outgoing {
-        address,
-        body,
-        life,
-    }) = message
-    {
-        watch.add(client.send_for(address, body, life).await?.id);
+    if let Some(Outgoing { to, body, life }) = message {
+        watch.add(client.send_to(to, body, life).await?.id);
     }
     if watch.messages.is_empty() {
         return if session.is_json() {
@@ -233,24 +312,18 @@ fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The address and the text, either of which may stand after `--`.
+/// The reader and the text, either of which may stand after `--`.
 fn words(args: &SendArgs) -> Result<(Option<&str>, Option<Text<'_>>), Failure> {
     let mut verbatim = args.verbatim.iter().map(String::as_str);
-    let address = args.address.as_deref().or_else(|| verbatim.next());
-    let text = args.text.as_deref().map(|text| {
-        if text == "-" {
-            Text::Stdin
-        } else {
-            Text::Here(text)
-        }
-    });
+    let to = args.to.as_deref().or_else(|| verbatim.next());
+    let text = args.text.as_deref().map(Text::of);
     let text = text.or_else(|| verbatim.next().map(Text::Here));
     match verbatim.next() {
-        None if text.is_some() && args.file.is_some() => Err(Failure::usage(
+        None if text.is_some() && args.how.file.is_some() => Err(Failure::usage(
             "there is a message beside the file that --file names",
             "leave one of the two out",
         )),
-        None => Ok((address, text)),
+        None => Ok((to, text)),
         Some(_) => Err(Failure::usage(
             "there are words after the message",
             "put quotes around the whole message",
@@ -259,72 +332,104 @@ fn words(args: &SendArgs) -> Result<(Option<&str>, Option<Text<'_>>), Failure> {
 }
 
 /// Where the text of a message is.
-enum Text<'a> {
+pub(super) enum Text<'a> {
     Here(&'a str),
     Stdin,
 }
 
-fn body(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
-    let body = read(args, text)?;
-    if body.is_empty() && !args.allow_empty {
-        return Err(Failure::usage(
-            "the message is empty",
-            "write something, or send it empty with --allow-empty",
-        ));
+impl<'a> Text<'a> {
+    pub(super) fn of(word: &'a str) -> Self {
+        if word == "-" {
+            Self::Stdin
+        } else {
+            Self::Here(word)
+        }
     }
-    Ok(body)
 }
 
-/// The body to send: memory holds at most as much as a message may have.
-fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
-    match (text, &args.file) {
-        (_, Some(path)) => {
-            let unreadable = |error: io::Error| {
-                Failure::failed(
-                    format!("could not read {}: {error}", path.display()),
-                    "check the path after --file",
-                )
-            };
-            let file = File::open(path).map_err(unreadable)?;
-            let len = file
-                .metadata()
-                .ok()
-                .filter(std::fs::Metadata::is_file)
-                .map(|metadata| metadata.len());
-            if len.is_some_and(|len| len > MESSAGE_LEN_MAX as u64) {
-                return Err(Failure::too_long(len));
-            }
-            read_body(file, unreadable)
+impl How {
+    pub(super) const fn life(&self) -> Option<Duration> {
+        self.expire_after
+    }
+
+    /// Before anything is tried.
+    pub(super) fn check_life(&self, session: &Session) -> Result<(), Failure> {
+        if let Some(life) = self.expire_after {
+            check_life(life, session.network()?.params.record_life)?;
         }
-        (Some(Text::Here(text)), None) if text.len() > MESSAGE_LEN_MAX => {
-            Err(Failure::too_long(Some(text.len() as u64)))
+        Ok(())
+    }
+
+    pub(super) fn watch(&self) -> Watch {
+        new_watch(self.wait, self.timeout)
+    }
+
+    /// The body to send, of at most `max` bytes.
+    pub(super) fn body(&self, text: Option<Text<'_>>, max: usize) -> Result<Vec<u8>, Failure> {
+        let body = self.read(text, max)?;
+        if body.is_empty() && !self.allow_empty {
+            return Err(Failure::usage(
+                "the message is empty",
+                "write something, or send it empty with --allow-empty",
+            ));
         }
-        (Some(Text::Here(text)), None) => Ok(text.as_bytes().to_vec()),
-        (Some(Text::Stdin) | None, None) => {
-            // Without a prompt a user may take it for the question for a passphrase.
-            if io::stdin().is_terminal() {
-                output::say("Type the message, then press Ctrl-D on an empty line:");
+        Ok(body)
+    }
+
+    /// Memory holds at most as much as a message may have.
+    fn read(&self, text: Option<Text<'_>>, max: usize) -> Result<Vec<u8>, Failure> {
+        match (text, &self.file) {
+            (_, Some(path)) => read_file(path, max),
+            (Some(Text::Here(text)), None) if text.len() > max => {
+                Err(Failure::too_long(max, Some(text.len() as u64)))
             }
-            read_body(io::stdin().lock(), |error| {
-                Failure::failed(
-                    format!("could not read standard input: {error}"),
-                    "check where the input comes from",
-                )
-            })
+            (Some(Text::Here(text)), None) => Ok(text.as_bytes().to_vec()),
+            (Some(Text::Stdin) | None, None) => {
+                // Without a prompt a user may take it for the question for a passphrase.
+                if io::stdin().is_terminal() {
+                    output::say("Type the message, then press Ctrl-D on an empty line:");
+                }
+                read_body(io::stdin().lock(), max, |error| {
+                    Failure::failed(
+                        format!("could not read standard input: {error}"),
+                        "check where the input comes from",
+                    )
+                })
+            }
         }
     }
+}
+
+fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::failed(
+            format!("could not read {}: {error}", path.display()),
+            "check the path after --file",
+        )
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let len = file
+        .metadata()
+        .ok()
+        .filter(std::fs::Metadata::is_file)
+        .map(|metadata| metadata.len());
+    if len.is_some_and(|len| len > max as u64) {
+        return Err(Failure::too_long(max, len));
+    }
+    read_body(file, max, unreadable)
 }
 
 fn read_body(
     from: impl Read,
+    max: usize,
     unreadable: impl FnOnce(io::Error) -> Failure,
 ) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    from.take(MESSAGE_LEN_MAX as u64 + 1)
+    from.take(max as u64 + 1)
         .read_to_end(&mut body)
         .map_err(unreadable)?;
-    if body.len() > MESSAGE_LEN_MAX {
-        Err(Failure::too_long(None))
+    if body.len() > max {
+        Err(Failure::too_long(max, None))
     } else {
         Ok(body)
     }
@@ -333,6 +438,18 @@ fn read_body(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_begins_as_an_address_does_is_no_name() {
+        let is_name = |text| matches!(Reader::parse(text), Ok(Reader::Name(_)));
+        assert!(is_name("bob") && is_name(" lemon-sky-ocean ") && is_name("umbel"));
+        for text in ["umbel1", "UMBEL1qqqq", "umbel1 "] {
+            assert_eq!(
+                Reader::parse(text).err().map(|it| it.exit),
+                Some(Exit::Usage)
+            );
+        }
+    }
 
     #[test]
     fn a_reader_that_has_ended_hears_that_the_message_was_sent() {

@@ -422,6 +422,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
             format!("making a mailbox for \"{inbox}\"")
         }
         Notice::Unreachable => "no relay could be reached".to_owned(),
+        Notice::Acknowledged(_) => "its reader has the message".to_owned(),
         Notice::NoCircuits => "no circuit can be built just now: trying other relays".to_owned(),
         Notice::Failed { .. }
         | Notice::Expired { .. }
@@ -429,6 +430,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
         | Notice::Unsaved { .. }
         | Notice::Received { .. }
         | Notice::CaughtUp { .. }
+        | Notice::Conversation { .. }
         | Notice::Warning(_) => return None,
     })
 }

@@ -187,7 +187,8 @@ fn seeds_elsewhere(seeds: &[(RelayId, IpAddr)]) -> Vec<SeedElsewhere> {
     shown.collect()
 }
 
-/// The messages that `umbel outbox list` lists: one that enough relays hold counts as sent.
+/// The messages that too few relays hold: one that enough hold counts as sent, though it may wait for
+/// its reader.
 fn outgoing(outbox: &[OutboxEntry]) -> Vec<Outgoing> {
     let unsent = outbox.iter().filter(|entry| !entry.is_held());
     unsent.map(Outgoing::new).collect()
@@ -331,6 +332,7 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
 
+    use umbel_client::core::io::Recipient;
     use umbel_proto::ids::MessageId;
     use umbel_proto::inbox::address::InboxIdentity;
     use umbel_proto::time::WallTime;
@@ -356,7 +358,7 @@ mod tests {
     fn what_enough_relays_hold_is_no_longer_counted() {
         let entry = |holders| OutboxEntry {
             id: MessageId([1; MessageId::LEN]),
-            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            to: Recipient::OneWay(*InboxIdentity::from_seed(&[3; 32]).address()),
             len: 1,
             created_at: WallTime(0),
             expires_at: WallTime(1),
@@ -364,6 +366,7 @@ mod tests {
             wanted: 2,
             obstacle: None,
             next_try_at: None,
+            is_unacknowledged: false,
         };
         let shown = outgoing(&[entry(0), entry(1), entry(2), entry(3)]);
         let holders: Vec<usize> = shown.iter().map(|shown| shown.holders).collect();

@@ -98,7 +98,8 @@ impl Watch {
         self.messages.entry(id).or_default();
     }
 
-    /// These too, until an attempt at each has ended; enough may have had some of them before.
+    /// These too, until an attempt at each has ended; enough may have had some of them before. Those
+    /// that only wait for their readers are left out.
     /// `wall` is the time now.
     pub(super) fn add_all(
         &mut self,
@@ -113,7 +114,7 @@ impl Watch {
             obstacle,
             next_try_at,
             ..
-        } in outbox
+        } in outbox.into_iter().filter(|entry| !entry.is_unacknowledged)
         {
             let progress = self.messages.entry(id).or_default();
             progress.set_held(holders, wanted);
@@ -233,6 +234,7 @@ impl Watch {
                 }
             }
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
+            Notice::Acknowledged(id) => self.end(*id, Fate::Acknowledged),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
             Notice::NoCircuits => self.on_walled_in(),
@@ -338,9 +340,9 @@ impl Watch {
                     .get(id)
                     .is_some_and(|one| one.fate == Some(Fate::Held))
             };
-            let is_outstanding = outbox
-                .iter()
-                .any(|entry| is_held(&entry.id) && entry.next_try_at.is_none());
+            let is_outstanding = outbox.iter().any(|entry| {
+                is_held(&entry.id) && entry.next_try_at.is_none() && !entry.is_unacknowledged
+            });
             // Earlier notices are read in any case.
             let until = if is_outstanding {
                 ends_at

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::ids::MessageId;
-use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::inbox::record::{LETTER_LEN_MAX, MESSAGE_LEN_MAX};
 use umbel_proto::time::{Duration, in_words};
 
 use super::INBOX_NAME_LEN_MAX;
@@ -40,6 +40,12 @@ impl fmt::Display for OpenError {
             Self::Snapshot(SnapshotFault::Outbox(id)) => {
                 write!(f, "the profile's outgoing message {id} is damaged")
             }
+            Self::Snapshot(SnapshotFault::Gone) => {
+                f.write_str("the profile's list of removed contacts is damaged")
+            }
+            Self::Snapshot(SnapshotFault::Contact(key)) => {
+                write!(f, "the profile's contact {key} is damaged")
+            }
             Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "could not start a thread: {error}"),
         }
@@ -69,7 +75,7 @@ impl std::error::Error for ClientClosed {}
 /// A message was not taken into the outbox, or it is not known whether it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// It is longer than [`MESSAGE_LEN_MAX`].
+    /// It is longer than the longest that can go there: see `Recipient::body_len_max`.
     TooLong,
     /// It is to expire at once, or to be tried for longer than relays keep it, which is this long.
     Life {
@@ -103,6 +109,8 @@ pub enum SendError {
         /// Why the profile could not be written.
         fault: StoreFault,
     },
+    /// It can't go to this contact.
+    Refused(SendFault),
     /// The client was closed. Whether the message is in the outbox, or on its way, is not known.
     Closed,
 }
@@ -112,6 +120,11 @@ impl From<SendFault> for SendError {
         match fault {
             SendFault::TooLong => Self::TooLong,
             SendFault::OutboxFull => Self::OutboxFull,
+            fault @ (SendFault::NoContact
+            | SendFault::Blocked
+            | SendFault::NoWayBack
+            | SendFault::NoInbox
+            | SendFault::OwnInbox) => Self::Refused(fault),
         }
     }
 }
@@ -210,7 +223,8 @@ macro_rules! display_errors {
 
 display_errors! {
     SendError {
-        Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
+        Self::TooLong => format_args!("a message has at most {LETTER_LEN_MAX} bytes, or {MESSAGE_LEN_MAX} if it can't be answered"),
+        Self::Refused(fault) => format_args!("{fault}"),
         Self::Life { max } => format_args!("a message is tried for more than no time, and for at most {}", in_words(*max)),
         Self::OutboxFull => "the outbox is full",
         Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",

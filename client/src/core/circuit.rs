@@ -35,7 +35,7 @@ pub(super) enum Isolation {
     /// inbox's.
     Lookup { address: [u8; 32], epoch: Epoch },
     /// Depositing at one mailbox of a contact.
-    Deposit { address: [u8; 32], queue: QueueId },
+    Deposit { whom: [u8; 32], queue: QueueId },
     /// Everything about one mailbox of one's own.
     Own(MailboxId),
 }
@@ -217,7 +217,10 @@ mod tests {
             let (queue, epoch) = (queues[second], epochs[second]);
             isolations.extend([
                 Isolation::Lookup { address, epoch },
-                Isolation::Deposit { address, queue },
+                Isolation::Deposit {
+                    whom: address,
+                    queue,
+                },
                 Isolation::Publish { inbox, epoch },
                 Isolation::Own(MailboxId {
                     owner: Owner::Inbox(inbox),

@@ -1,19 +1,16 @@
 //! One message and its mailboxes: a copy is sealed for each and deposited on a circuit of its own,
 //! at times that reveal nothing of one another (docs/protocol.md §10.5).
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use umbel_proto::chance::{exponential, shuffle};
-use umbel_proto::crypto::kdf::sha256;
 use umbel_proto::crypto::puzzle;
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::descriptor::Mailbox;
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
-use umbel_proto::inbox::record::{Message, SealKey, record_id, seal_record};
-use umbel_proto::limits::{MAILBOXES_MAX, PUZZLE_EFFORT_MAX, WAIT_CUT};
+use umbel_proto::inbox::record::{LETTER_LEN_MAX, MESSAGE_LEN_MAX, record_id};
+use umbel_proto::limits::{MAILBOXES_MAX, WAIT_CUT};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -21,11 +18,12 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::circuit::Isolation;
 use super::context::Context;
-use super::io::{Copies, DeferReason, is_held_by_enough};
+use super::io::{ContactKey, Copies, DeferReason, Recipient, is_held_by_enough};
+use super::outbox::route::{Copy, Route, RouteMark, Sealed};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Format of the stored state. The store brings older ones to it.
-const STATE_VERSION: u8 = 4;
+const STATE_VERSION: u8 = 5;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
@@ -39,25 +37,93 @@ const PUZZLE_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Serialize, Deserialize)]
 pub(super) struct Delivery {
     version: u8,
-    address: [u8; 32],
+    to: Destination,
     body: ByteBuf,
     targets: Vec<Target>,
     enough: Enough,
     times: Times,
     /// Why the last attempt failed, unless enough holders took it since.
     obstacle: Option<DeferReason>,
+    /// The message as its conversation sealed it, if it is of one, for as long as that may be used.
     #[serde(skip)]
-    parsed: Option<InboxAddress>,
-    /// How many mailboxes the descriptor used last names; `None` before one was found since this
+    pub(super) sealed: Option<Sealed>,
+    /// How many mailboxes the route used last has; `None` before one was found since this
     /// client was started.
     #[serde(skip)]
     named_count: Option<usize>,
-    /// What copies are sealed for in this attempt.
+    /// Where it goes in this attempt.
     #[serde(skip)]
-    aim: Option<Aim>,
+    route: Option<Route>,
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     #[serde(skip)]
     is_asked: bool,
+}
+
+/// To whom a message goes, as it is stored.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Destination {
+    /// The owner of an inbox, who can't answer.
+    OneWay(InboxAddress),
+    /// The owner of an inbox, with whom there is a conversation once this message has its turn.
+    Owner {
+        address: InboxAddress,
+        writer: Option<String>,
+    },
+    /// A contact.
+    Contact { contact: ContactKey, saying: Saying },
+}
+
+/// What a message of a conversation is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Saying {
+    /// The user wrote it.
+    Text,
+    /// The program says where it reads from now on: numbered and kept as a text is.
+    Queues,
+    /// The program says what arrived. Never stored: it is said anew.
+    Acknowledgement,
+    /// The program asks for a new session. Never stored: it is asked anew.
+    Renewal,
+}
+
+impl Destination {
+    /// The longest body that can go there.
+    pub(super) const fn body_len_max(&self) -> usize {
+        match self {
+            Self::OneWay(_) => MESSAGE_LEN_MAX,
+            Self::Owner { .. } | Self::Contact { .. } => LETTER_LEN_MAX,
+        }
+    }
+}
+
+impl From<Recipient> for Destination {
+    fn from(to: Recipient) -> Self {
+        match to {
+            Recipient::OneWay(address) => Self::OneWay(address),
+            Recipient::Owner { address, writer } => Self::Owner { address, writer },
+            Recipient::Contact(contact) => {
+                let saying = Saying::Text;
+                Self::Contact { contact, saying }
+            }
+        }
+    }
+}
+
+impl From<&Destination> for Recipient {
+    fn from(to: &Destination) -> Self {
+        match to.clone() {
+            Destination::OneWay(address) => Self::OneWay(address),
+            Destination::Owner { address, writer } => Self::Owner { address, writer },
+            Destination::Contact { contact, .. } => Self::Contact(contact),
+        }
+    }
+}
+
+impl Saying {
+    /// Whether the message has a number, and is kept until it is acknowledged.
+    pub(super) const fn is_numbered(self) -> bool {
+        matches!(self, Self::Text | Self::Queues)
+    }
 }
 
 /// When a message was made, how long it is tried, and when its next deposit is due: kept, since
@@ -114,27 +180,17 @@ enum Enough {
     Since(WallTime),
     /// The last attempt at the others has begun.
     LastAttempt,
+    /// It waits for its reader.
+    Kept,
 }
-
-/// The descriptor of one attempt, and what it asks of a copy.
-struct Aim {
-    descriptor: Arc<InboxDescriptor>,
-    key: KeyMark,
-    effort: u32,
-}
-
-/// Says to which seal key a record is sealed: the beginning of its hash. A key lives for an epoch
-/// (§10.3(6)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct KeyMark([u8; 8]);
 
 /// A mailbox's copy of the message.
 #[derive(Serialize, Deserialize)]
 enum MailboxCopy {
     /// Its holder has it.
     Held,
-    /// Its holder may have been asked to take this record, or one that was sealed to an earlier key.
-    Sealed { key: KeyMark, record: ByteBuf },
+    /// Its holder may have been asked to take this record, or one that was sealed for an earlier route.
+    Sealed { mark: RouteMark, record: ByteBuf },
     /// None was made, so its holder was never asked.
     Unsealed,
 }
@@ -147,7 +203,7 @@ struct Target {
     sender_seed: [u8; 32],
     effort: u32,
     copy: MailboxCopy,
-    /// Whether the descriptor used last names it.
+    /// Whether the route used last has it.
     is_named: bool,
     #[serde(skip)]
     state: State,
@@ -203,15 +259,14 @@ pub(super) enum Progress {
 
 impl Delivery {
     pub(super) fn new(
-        address: InboxAddress,
+        to: Destination,
         body: Vec<u8>,
         created_at: WallTime,
         life: Duration,
     ) -> Self {
-        let key = *address.key();
         Self {
             version: STATE_VERSION,
-            address: key,
+            to,
             body: body.into(),
             targets: Vec::new(),
             enough: Enough::No,
@@ -222,9 +277,9 @@ impl Delivery {
                 is_misdated: false,
             },
             obstacle: None,
-            parsed: Some(address),
+            sealed: None,
             named_count: None,
-            aim: None,
+            route: None,
             is_asked: false,
         }
     }
@@ -234,7 +289,6 @@ impl Delivery {
         let mut delivery: Self = wire::decode(state)
             .ok()
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
-        delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
         if delivery.times.is_misdated {
             delivery.times.redate(wall);
         }
@@ -245,8 +299,8 @@ impl Delivery {
 
     /// How long the body is in a stored state, of which the beginning is enough.
     pub(super) fn stored_body_len(state: &[u8]) -> Option<usize> {
-        let ((_version, _address, len), _) =
-            postcard::take_from_bytes::<(u8, [u8; 32], usize)>(state).ok()?;
+        let ((_version, _to, len), _) =
+            postcard::take_from_bytes::<(u8, Destination, usize)>(state).ok()?;
         Some(len)
     }
 
@@ -254,10 +308,59 @@ impl Delivery {
         wire::encode_secret(self)
     }
 
-    pub(super) fn address(&self) -> &InboxAddress {
-        self.parsed
-            .as_ref()
-            .unwrap_or_else(|| unreachable!("set by both ways to make one"))
+    /// To whom it goes.
+    pub(super) const fn to(&self) -> &Destination {
+        &self.to
+    }
+
+    /// The conversation that it is of is known now.
+    pub(super) fn become_letter(&mut self, contact: ContactKey) {
+        let saying = Saying::Text;
+        self.to = Destination::Contact { contact, saying };
+    }
+
+    /// The contact that it goes to, and what it is there for.
+    pub(super) const fn letter(&self) -> Option<(ContactKey, Saying)> {
+        match self.to {
+            Destination::Contact { contact, saying } => Some((contact, saying)),
+            Destination::OneWay(_) | Destination::Owner { .. } => None,
+        }
+    }
+
+    /// Whether it stays until its reader acknowledges it.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.letter()
+            .is_some_and(|(_, saying)| saying.is_numbered())
+    }
+
+    /// Whether the program says it, and its user hears nothing of it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.letter()
+            .is_some_and(|(_, saying)| saying != Saying::Text)
+    }
+
+    /// Whether it is ever stored.
+    pub(super) fn is_stored(&self) -> bool {
+        self.letter().is_none_or(|(_, saying)| saying.is_numbered())
+    }
+
+    /// Enough have it, and it waits for its reader.
+    pub(super) const fn keep(&mut self) {
+        self.enough = Enough::Kept;
+    }
+
+    /// Whether it waits for its reader.
+    pub(super) const fn is_kept(&self) -> bool {
+        matches!(self.enough, Enough::Kept)
+    }
+
+    /// Its reader lacks it: no copy that was made before counts any more.
+    pub(super) fn begin_anew(&mut self) {
+        self.end_attempt();
+        self.sealed = None;
+        self.targets.clear();
+        self.enough = Enough::No;
+        self.times.next_deposit_at = None;
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -357,7 +460,7 @@ impl Delivery {
             Enough::No => Enough::Since(cx.wall),
             // The clock may have been ahead.
             Enough::Since(since) => Enough::Since(since.min(cx.wall)),
-            Enough::LastAttempt => Enough::LastAttempt,
+            Enough::LastAttempt | Enough::Kept => before,
         };
         self.enough != before
     }
@@ -369,6 +472,7 @@ impl Delivery {
             Enough::No => false,
             Enough::Since(since) => cx.wall.since(since) >= cx.network.params.retry_max,
             Enough::LastAttempt => true,
+            Enough::Kept => false,
         }
     }
 
@@ -384,21 +488,20 @@ impl Delivery {
         }
     }
 
-    /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes
+    /// Takes the mailboxes of this route for targets, and begins an attempt at them. Mailboxes
     /// that are gone and did not take the message are dropped. The first is due now, or when it was
     /// to be once another has the message; each other is due a random while after the one before
-    /// (§10.5(2)). A copy that is sealed to another key than this descriptor's is made anew
-    /// (§10.5(3)).
-    pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
+    /// (§10.5(2)). A copy that was sealed for another route is made anew (§10.5(3)).
+    pub(super) fn aim(&mut self, cx: &mut Context<'_>, route: Route) {
         self.mend_spacing(cx.wall, &cx.network.params);
         let spacing = self.spacing(cx.wall, &cx.network.params);
         for target in &mut self.targets {
-            target.is_named = descriptor
+            target.is_named = route
                 .mailboxes
                 .iter()
                 .any(|mailbox| mailbox.queue == target.queue);
         }
-        self.named_count = Some(descriptor.mailboxes.len());
+        self.named_count = Some(route.mailboxes.len());
         self.targets
             .retain(|target| target.is_named || target.is_held());
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
@@ -407,7 +510,7 @@ impl Delivery {
                 .iter()
                 .any(|target| target.queue == mailbox.queue)
         };
-        let new = descriptor
+        let new = route
             .mailboxes
             .iter()
             .filter(|mailbox| !is_known(mailbox))
@@ -430,42 +533,35 @@ impl Delivery {
         // Equal moments stay in random order.
         shuffle(&mut new, cx.rng);
         new.sort_by_key(|&(_, at)| core::cmp::Reverse(at));
-        let effort = descriptor
-            .puzzle_effort
-            .max(cx.network.params.puzzle_effort)
-            .min(PUZZLE_EFFORT_MAX);
         let new = new.into_iter().rev();
         self.targets
-            .extend(new.map(|(mailbox, due_at)| Target::new(&mailbox, effort, due_at)));
-        self.aim = Some(Aim {
-            descriptor: Arc::clone(descriptor),
-            key: KeyMark::of(&descriptor.seal_key),
-            effort,
-        });
+            .extend(new.map(|(mailbox, due_at)| Target::new(&mailbox, route.effort, due_at)));
+        self.route = Some(route);
     }
 
-    /// Whether some mailboxes of the descriptor are still to be sealed for.
+    /// Whether some mailboxes of the route are still to be sealed for.
     pub(super) fn is_sealing(&self) -> bool {
-        self.aim
+        self.route
             .as_ref()
-            .is_some_and(|aim| self.targets.iter().any(|target| target.lacks(aim.key)))
+            .is_some_and(|route| self.targets.iter().any(|target| target.lacks(route.mark)))
     }
 
-    /// Seals for one mailbox more, and asks those that are due.
+    /// Seals for one mailbox more, and asks those that are due, if it may leave this client.
     pub(super) fn drive(
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut Requests,
         id: MessageId,
+        may_leave: bool,
     ) -> Progress {
         self.seal_next(cx, id);
-        let address = self.address;
-        let key = self.aim.as_ref().map(|aim| aim.key);
+        let whom = self.whom();
+        let mark = self.route.as_ref().map(|route| route.mark);
         let mut is_any_asked = false;
         for target in &mut self.targets {
-            let is_due = matches!(target.state, State::Due(at) if at <= cx.now);
-            if is_due && key.is_some_and(|key| !target.lacks(key)) {
-                target.ask(cx, requests, id, address);
+            let is_due = may_leave && matches!(target.state, State::Due(at) if at <= cx.now);
+            if is_due && mark.is_some_and(|mark| !target.lacks(mark)) {
+                target.ask(cx, requests, id, whom);
                 is_any_asked |= target.state == State::Asked;
             }
         }
@@ -477,6 +573,18 @@ impl Delivery {
             Progress::UnderWay
         } else {
             self.progress(&cx.network.params)
+        }
+    }
+
+    /// Keeps what is done for one recipient on circuits of its own.
+    fn whom(&self) -> [u8; 32] {
+        match &self.to {
+            Destination::OneWay(address) | Destination::Owner { address, .. } => *address.key(),
+            Destination::Contact { contact, .. } => {
+                let mut whom = [0; 32];
+                whom[..contact.0.len()].copy_from_slice(&contact.0);
+                whom
+            }
         }
     }
 
@@ -565,7 +673,7 @@ impl Delivery {
         for target in &mut self.targets {
             target.state = State::Idle;
         }
-        self.aim = None;
+        self.route = None;
     }
 
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
@@ -598,24 +706,24 @@ impl Delivery {
     /// others are made. It is not stored before the store is asked to: a sender that dies first
     /// makes another record of the same message (§10.5(3)).
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(aim) = &self.aim else { return };
+        let Some(route) = &self.route else { return };
         let lacking = self
             .targets
             .iter_mut()
-            .filter(|target| target.lacks(aim.key));
+            .filter(|target| target.lacks(route.mark));
         let Some(target) = lacking.min_by_key(|target| target.due_at()) else {
             return;
         };
-        let mut message = Message {
-            id,
-            body: self.body.to_vec(),
+        let copy = Copy {
+            network: &cx.network.id,
+            relay: &target.relay,
+            queue: &target.queue,
+            sender_seed: &target.sender_seed,
         };
-        let sealed = seal_record(&aim.descriptor.seal_key, &message, cx.rng);
-        message.body.zeroize();
-        match sealed {
-            Ok(record) => target.take_record(aim, record),
+        match route.seal(&copy, id, &self.body, cx.rng) {
+            Some(record) => target.take_record(route, record),
             // Its length was looked at when it was sent.
-            Err(_) => target.state = State::Idle,
+            None => target.state = State::Idle,
         }
     }
 
@@ -700,13 +808,6 @@ impl Drop for Delivery {
     }
 }
 
-impl KeyMark {
-    fn of(key: &SealKey) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = sha256(&[key.as_bytes()]);
-        Self([a, b, c, d, e, f, g, h])
-    }
-}
-
 impl Target {
     const fn new(mailbox: &Mailbox, effort: u32, due_at: Instant) -> Self {
         Self {
@@ -731,11 +832,11 @@ impl Target {
         !matches!(self.copy, MailboxCopy::Unsealed)
     }
 
-    /// Whether a record for this key is still to be made, for a deposit in this attempt.
-    fn lacks(&self, wanted: KeyMark) -> bool {
+    /// Whether a record for this route is still to be made, for a deposit in this attempt.
+    fn lacks(&self, wanted: RouteMark) -> bool {
         let is_lacking = match &self.copy {
             MailboxCopy::Unsealed => true,
-            MailboxCopy::Sealed { key, .. } => *key != wanted,
+            MailboxCopy::Sealed { mark, .. } => *mark != wanted,
             MailboxCopy::Held => false,
         };
         is_lacking && self.due_at().is_some()
@@ -749,12 +850,12 @@ impl Target {
     }
 
     /// Its copy, in place of an earlier one.
-    fn take_record(&mut self, aim: &Aim, record: Vec<u8>) {
+    fn take_record(&mut self, route: &Route, record: Vec<u8>) {
         self.copy = MailboxCopy::Sealed {
-            key: aim.key,
+            mark: route.mark,
             record: record.into(),
         };
-        self.effort = aim.effort;
+        self.effort = route.effort;
         self.puzzle = None; // it is of one record
     }
 
@@ -770,7 +871,7 @@ impl Target {
         cx: &mut Context<'_>,
         requests: &mut Requests,
         message: MessageId,
-        address: [u8; 32],
+        whom: [u8; 32],
     ) {
         let MailboxCopy::Sealed { record, .. } = &self.copy else {
             return;
@@ -790,7 +891,7 @@ impl Target {
             verb,
             seed: Zeroizing::new(self.sender_seed),
         };
-        let isolation = Isolation::Deposit { address, queue };
+        let isolation = Isolation::Deposit { whom, queue };
         requests.ask(
             cx,
             Asker::Deposit { message, queue },

@@ -12,8 +12,11 @@ use umbel_proto::directory::{Listing, Source};
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::{Duration, Moment};
 
+use super::contacts::ContactId;
+use super::inboxes::InboxId;
 use super::known::{Forged, Teller};
 use super::mailbox::{MailboxId, Owner, Visited};
+use super::outbox::{ForContact, Post};
 use super::requests::{Answer, Asker};
 use super::sync::Received;
 use super::{Core, WAKE_JUDGED_AFTER};
@@ -72,7 +75,12 @@ impl Core {
         let expected = self.expected_stubs();
         let mut cx = self.shared.context(moment, rng);
         let are_all_tried = self.sync.are_all_tried(&self.pool, moment.now);
-        if let Some(holders) = self.inboxes.take_holders() {
+        let have_moved = [
+            self.inboxes.take_holders_moved(),
+            self.contacts.take_holders_moved(),
+        ];
+        if have_moved.contains(&true) {
+            let holders = self.inboxes.holders().chain(self.contacts.holders());
             self.pool.paths.avoid_holders(holders);
         }
         self.pool.drive(&mut cx, expected, are_all_tried);
@@ -81,15 +89,26 @@ impl Core {
         let (lookups, requests) = (&mut self.lookups, &mut self.requests);
         self.inboxes
             .drive(&mut cx, lookups, requests, &self.pool.paths);
-        self.outbox.drive(&mut cx, lookups, requests);
-        for inbox in self.inboxes.take_moved() {
-            let mailboxes = self.inboxes.mailboxes(inbox);
-            self.visits.follow(Owner::Inbox(inbox), mailboxes);
-        }
+        self.contacts
+            .drive(&mut cx, requests, &self.inboxes, &self.pool.paths);
+        self.outbox.drive(
+            &mut cx,
+            &mut Post {
+                lookups,
+                requests,
+                contacts: &mut self.contacts,
+                inboxes: &self.inboxes,
+            },
+        );
+        self.inboxes.tell_efforts(&mut cx, &mut self.errands);
+        self.errands.drive(&cx, requests);
+        let has_said = self.pass_on_what_is_said(moment, rng);
+        self.follow_moved(moment);
+        let mut cx = self.shared.context(moment, rng);
         for caught_up in self.visits.drive(&mut cx, &mut self.requests) {
-            let Owner::Inbox(inbox) = caught_up.owner;
-            self.inboxes.tell_caught_up(&mut cx, inbox, &caught_up);
+            self.catching_up.on_caught_up(&caught_up);
         }
+        self.catching_up.tell(&mut cx, &self.inboxes);
         let answers = self.requests.drive(&mut cx, &mut self.pool);
         if self.requests.take_met_unknown() {
             self.sync.on_unknown_relay(&cx);
@@ -99,7 +118,7 @@ impl Core {
             self.requests.forget_sync(relay);
         }
         let is_news = self.sync.are_all_tried(&self.pool, moment.now) != are_all_tried;
-        let is_over = answers.is_empty() && !self.pool.has_events() && !is_news;
+        let is_over = answers.is_empty() && !self.pool.has_events() && !is_news && !has_said;
         for (asker, answer) in answers {
             self.on_answer(moment, asker, answer, rng);
         }
@@ -181,43 +200,53 @@ impl Core {
         Ok(received.listing.map(|listing| (teller.source, listing)))
     }
 
+    /// A source of the view answered, or did not.
+    fn on_sync_answer(
+        &mut self,
+        moment: Moment,
+        serial: u64,
+        answer: Answer,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let mut cx = self.shared.context(moment, rng);
+        let received =
+            self.sync
+                .on_answer(&mut cx, &mut self.pool, &mut self.requests, serial, answer);
+        let listing = received.and_then(|received| {
+            let (source, isolation) = (received.source, received.isolation.clone());
+            match self.take_received(moment, received, rng) {
+                Ok(listing) => listing,
+                Err(Forged) => {
+                    let mut cx = self.shared.context(moment, rng);
+                    self.sync
+                        .break_off(&mut cx, &mut self.pool, &isolation, source);
+                    None
+                }
+            }
+        });
+        if let Some((source, listing)) = &listing {
+            let mut cx = self.shared.context(moment, rng);
+            self.sync.compare_sources(&mut cx, source, listing);
+        }
+        self.look_at_view(moment);
+        if let Some((_, listing)) = listing {
+            let mut cx = self.shared.context(moment, rng);
+            self.sync.judge_guards(&mut cx, &mut self.pool, listing);
+        }
+    }
+
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
         match asker {
-            Asker::Sync(serial) => {
-                let received = self.sync.on_answer(
-                    &mut cx,
-                    &mut self.pool,
-                    &mut self.requests,
-                    serial,
-                    answer,
-                );
-                let listing = received.and_then(|received| {
-                    let (source, isolation) = (received.source, received.isolation.clone());
-                    match self.take_received(moment, received, rng) {
-                        Ok(listing) => listing,
-                        Err(Forged) => {
-                            let mut cx = self.shared.context(moment, rng);
-                            self.sync
-                                .break_off(&mut cx, &mut self.pool, &isolation, source);
-                            None
-                        }
-                    }
-                });
-                if let Some((source, listing)) = &listing {
-                    let mut cx = self.shared.context(moment, rng);
-                    self.sync.compare_sources(&mut cx, source, listing);
-                }
-                self.look_at_view(moment);
-                if let Some((_, listing)) = listing {
-                    let mut cx = self.shared.context(moment, rng);
-                    self.sync.judge_guards(&mut cx, &mut self.pool, listing);
-                }
-            }
+            Asker::Sync(serial) => self.on_sync_answer(moment, serial, answer, rng),
             Asker::CreateMailbox { mailbox, .. } => match mailbox.owner {
                 Owner::Inbox(inbox) => {
                     self.inboxes
                         .on_created(&mut cx, inbox, mailbox.queue, &answer);
+                }
+                Owner::Contact(contact) => {
+                    self.contacts
+                        .on_created(&mut cx, contact, mailbox.queue, &answer);
                 }
             },
             Asker::Publish {
@@ -236,6 +265,15 @@ impl Core {
             }
             Asker::Deposit { message, queue } => {
                 self.outbox.on_answer(&mut cx, message, queue, &answer);
+            }
+            Asker::Errand(errand) => {
+                let over = self.errands.on_answer(&mut cx, errand, &answer);
+                if let Some((mailbox, effort, is_told)) = over
+                    && let Owner::Inbox(inbox) = mailbox.owner
+                {
+                    let at = (mailbox.queue, effort);
+                    self.inboxes.on_effort_told(&cx, inbox, at, is_told);
+                }
             }
             Asker::Fetch(mailbox) => {
                 let visited = self.visits.on_fetch(&mut cx, mailbox, answer);
@@ -266,7 +304,11 @@ impl Core {
             Owner::Inbox(inbox) => {
                 let of = (inbox, mailbox.queue);
                 let (inboxes, visits) = (&self.inboxes, &mut self.visits);
-                self.receiving.take(&mut cx, inboxes, visits, of, &records);
+                let contacts = &mut self.contacts;
+                let strangers = self
+                    .receiving
+                    .take(&mut cx, inboxes, contacts, visits, of, &records);
+                self.inboxes.on_strangers(&cx, inbox, strangers);
                 if let Some(holder) = replaced_at {
                     self.inboxes.on_replaced(&mut cx, inbox, holder);
                 }
@@ -275,14 +317,89 @@ impl Core {
                         .on_outcome(&mut cx, inbox, mailbox.queue, outcome);
                 }
             }
+            Owner::Contact(contact) => {
+                let of = (contact, mailbox.queue);
+                let (inboxes, visits) = (&self.inboxes, &mut self.visits);
+                self.contacts.take(&mut cx, inboxes, visits, of, &records);
+                if let Some(outcome) = outcome {
+                    self.contacts
+                        .on_outcome(&mut cx, contact, mailbox.queue, outcome);
+                }
+            }
         }
     }
 
-    /// Visits the mailboxes that this owner has now.
-    pub(super) fn follow(&mut self, owner: Owner) {
-        match owner {
-            Owner::Inbox(inbox) => self.visits.follow(owner, self.inboxes.mailboxes(inbox)),
+    /// Fetches for an inbox and the contacts that belong to it, or for those that belong to none.
+    pub(super) fn listen(&mut self, moment: Moment, inbox: Option<InboxId>, is_interactive: bool) {
+        self.catching_up.listen(inbox, is_interactive);
+        if let Some(id) = inbox {
+            let owner = Owner::Inbox(id);
+            self.catching_up.join(inbox, owner);
+            self.visits.listen(moment.now, owner, is_interactive);
+            self.visits.follow(owner, self.inboxes.mailboxes(id));
         }
+        let name = inbox.and_then(|id| self.inboxes.name(id));
+        let contacts: Vec<ContactId> = self.contacts.of(name).collect();
+        for contact in contacts {
+            self.follow_contact(moment, inbox, contact, true);
+        }
+    }
+
+    /// Visits the mailboxes that inboxes and contacts have now.
+    fn follow_moved(&mut self, moment: Moment) {
+        for inbox in self.inboxes.take_moved() {
+            let mailboxes = self.inboxes.mailboxes(inbox);
+            self.visits.follow(Owner::Inbox(inbox), mailboxes);
+        }
+        for contact in self.contacts.take_moved() {
+            let name = self.contacts.inbox_of(contact);
+            let inbox = name.and_then(|name| self.inboxes.id(name));
+            self.follow_contact(moment, inbox, contact, false);
+        }
+    }
+
+    /// Visits the mailboxes that a contact has now, if its user fetches for it; looks again at those
+    /// that were visited before, if the user asks anew.
+    fn follow_contact(
+        &mut self,
+        moment: Moment,
+        inbox: Option<InboxId>,
+        contact: ContactId,
+        is_asked: bool,
+    ) {
+        let owner = Owner::Contact(contact);
+        let Some(is_interactive) = self.catching_up.is_interactive(inbox) else {
+            return;
+        };
+        if self.contacts.mailboxes(contact).next().is_none() {
+            self.visits.leave(owner);
+            return self.catching_up.leave(owner);
+        }
+        if self.catching_up.join(inbox, owner) || is_asked {
+            self.visits.listen(moment.now, owner, is_interactive);
+        }
+        self.visits.follow(owner, self.contacts.mailboxes(contact));
+    }
+
+    /// Passes on what conversations and the outbox have to say to each other; whether they had.
+    fn pass_on_what_is_said(&mut self, moment: Moment, rng: &mut dyn CryptoRng) -> bool {
+        let mut cx = self.shared.context(moment, rng);
+        let said = self.contacts.take_said();
+        let mut is_any = !said.is_empty();
+        for said in said {
+            self.outbox.on_said(&mut cx, &mut self.requests, said);
+        }
+        for told in self.outbox.take_for_contacts() {
+            is_any = true;
+            match told {
+                ForContact::GivenUp(contact, id) => self.contacts.give_up(&cx, contact, id),
+                ForContact::Said(contact, saying) => {
+                    self.contacts.on_said(&mut cx, contact, saying);
+                }
+                ForContact::Unsaid(contact, saying) => self.contacts.on_unsaid(contact, saying),
+            }
+        }
+        is_any
     }
 }
 
@@ -357,7 +474,7 @@ mod tests {
             for inbox in 0..inboxes {
                 owner.listen(format!("box {inbox:03}"));
                 owner.mailboxes.extend((0..3).map(|number| MailboxId {
-                    owner: super::Owner::Inbox(super::super::inboxes::InboxId(inbox.into())),
+                    owner: super::Owner::Inbox(InboxId(inbox.into())),
                     queue: queue(inbox, number),
                 }));
             }

@@ -16,15 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::chance::{between, exponential};
 use umbel_proto::ids::{QueueId, RelayId};
-use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::record::{Message, RecordFault};
+use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
+use umbel_proto::inbox::record::{Opened, RecordFault};
 use umbel_proto::limits::{LOOK_REST_SHARE, PUBLISH_START_WAIT, WAIT_CUT};
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Due, Duration, Epoch, Instant, WallTime};
 
-use super::io::{InboxEntry, Notice, StoreTicket};
+use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
-use super::mailbox::{CaughtUp, Outcome, OwnMailbox};
+use super::mailbox::{Errands, MailboxId, Outcome, OwnMailbox, Owner};
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
@@ -56,6 +56,8 @@ pub(super) struct Inboxes {
     moved: BTreeSet<InboxId>,
     /// Some have other holders since these were last taken.
     have_holders_moved: bool,
+    /// Inboxes of which it is to be seen whether holders have to be told of an effort.
+    efforts_open: BTreeSet<InboxId>,
     /// Something happened on which it depends whose turn it is.
     is_turn_open: bool,
     /// When it was last seen whose turn it is.
@@ -157,6 +159,19 @@ impl Inboxes {
         Some(*inbox.identity.address())
     }
 
+    /// Its owner's key.
+    pub(super) fn identity(&self, id: InboxId) -> Option<&InboxIdentity> {
+        self.by_id.get(&id).map(|inbox| &inbox.identity)
+    }
+
+    /// The relays that hold mailboxes of this inbox, in order.
+    pub(super) fn holders_of(&self, name: Option<&str>) -> Vec<RelayId> {
+        let inbox = name.and_then(|name| self.by_id.get(&self.id(name)?));
+        let mailboxes = inbox.into_iter().flat_map(|inbox| inbox.mailboxes.all());
+        let relays: BTreeSet<RelayId> = mailboxes.map(|mailbox| mailbox.relay).collect();
+        relays.into_iter().collect()
+    }
+
     /// All inboxes, as their user sees them.
     pub(super) fn list(&self) -> Vec<InboxEntry> {
         let entry = |(name, id): (&String, &InboxId)| {
@@ -178,7 +193,7 @@ impl Inboxes {
         cx: &Context<'_>,
         id: InboxId,
         record: &[u8],
-    ) -> Option<Result<Message, RecordFault>> {
+    ) -> Option<Result<Opened, RecordFault>> {
         self.by_id.get(&id).map(|inbox| inbox.open(cx, record))
     }
 
@@ -193,14 +208,17 @@ impl Inboxes {
         core::mem::take(&mut self.moved)
     }
 
-    /// The relays that hold own mailboxes, if they are others than when this was last asked. Replaced
-    /// ones are among them, since they are still fetched from.
-    pub(super) fn take_holders(&mut self) -> Option<impl Iterator<Item = RelayId> + Clone> {
-        core::mem::take(&mut self.have_holders_moved).then(|| {
-            let inboxes = self.by_id.values();
-            let mailboxes = inboxes.flat_map(|inbox| inbox.mailboxes.all());
-            mailboxes.map(|mailbox| mailbox.relay)
-        })
+    /// Whether other relays hold own mailboxes than when this was last asked.
+    pub(super) const fn take_holders_moved(&mut self) -> bool {
+        core::mem::replace(&mut self.have_holders_moved, false)
+    }
+
+    /// The relays that hold own mailboxes. Replaced ones are among them, since they are still fetched
+    /// from.
+    pub(super) fn holders(&self) -> impl Iterator<Item = RelayId> + Clone {
+        let inboxes = self.by_id.values();
+        let mailboxes = inboxes.flat_map(|inbox| inbox.mailboxes.all());
+        mailboxes.map(|mailbox| mailbox.relay)
     }
 
     /// Saves, creates and publishes what is due.
@@ -228,8 +246,45 @@ impl Inboxes {
             if cx.is_ready {
                 inbox.look(cx, lookups, requests, rest_mean);
             }
-            self.after(cx.now, id);
+            self.after(cx, id);
             self.is_turn_open = true;
+        }
+    }
+
+    /// Has holders told of the effort that they are to ask.
+    pub(super) fn tell_efforts(&mut self, cx: &mut Context<'_>, errands: &mut Errands) {
+        for id in core::mem::take(&mut self.efforts_open) {
+            let Some(inbox) = self.by_id.get_mut(&id) else {
+                continue;
+            };
+            for (own, effort) in inbox.efforts_to_tell() {
+                let mailbox = MailboxId {
+                    owner: Owner::Inbox(id),
+                    queue: own.queue,
+                };
+                errands.set_effort(cx, mailbox, &own, effort);
+            }
+        }
+    }
+
+    /// Records of strangers came to an inbox.
+    pub(super) fn on_strangers(&mut self, cx: &Context<'_>, id: InboxId, count: usize) {
+        let inbox = self.by_id.get_mut(&id);
+        if inbox.is_some_and(|inbox| count > 0 && inbox.on_strangers(cx.now, count)) {
+            self.woken.insert(id);
+        }
+    }
+
+    /// A holder asks this effort from now on, or has not heard of it.
+    pub(super) fn on_effort_told(
+        &mut self,
+        cx: &Context<'_>,
+        id: InboxId,
+        (queue, effort): (QueueId, u32),
+        is_told: bool,
+    ) {
+        if let Some(inbox) = self.wake(id) {
+            inbox.on_effort_told(cx, queue, effort, is_told);
         }
     }
 
@@ -255,12 +310,13 @@ impl Inboxes {
     }
 
     /// Something was done to an inbox: notes when it is due next, and whether its mailboxes are others.
-    fn after(&mut self, now: Instant, id: InboxId) {
+    fn after(&mut self, cx: &Context<'_>, id: InboxId) {
         let Some(inbox) = self.by_id.get_mut(&id) else {
             return;
         };
         // What is overdue waits for something to happen.
-        let next_at = inbox.timeouts().filter(|&at| at > now).min();
+        let next_at = inbox.timeouts(cx).filter(|&at| at > cx.now).min();
+        self.efforts_open.insert(id);
         self.due.set_or_cancel(id, next_at);
         if inbox.mailboxes.take_moved() {
             self.moved.insert(id);
@@ -348,7 +404,7 @@ impl Inboxes {
     ) {
         if let Some(inbox) = self.wake(id) {
             inbox.on_created(cx, queue, answer);
-            self.after(cx.now, id);
+            self.after(cx, id);
         }
     }
 
@@ -386,17 +442,6 @@ impl Inboxes {
         if outcome != Outcome::Answered || !inbox.mailboxes.is_well(queue) {
             self.woken.insert(id);
             inbox.on_outcome(cx, queue, outcome);
-        }
-    }
-
-    /// Tells the user that everything was fetched for this inbox.
-    pub(super) fn tell_caught_up(&self, cx: &mut Context<'_>, id: InboxId, caught_up: &CaughtUp) {
-        if let Some(inbox) = self.name(id) {
-            cx.notify(Notice::CaughtUp {
-                inbox: inbox.to_owned(),
-                answered: caught_up.answered,
-                mailboxes: caught_up.mailboxes,
-            });
         }
     }
 

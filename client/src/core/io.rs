@@ -2,9 +2,11 @@
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use umbel_proto::crypto::dh::DhPublic;
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
@@ -12,6 +14,7 @@ use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::path;
 use umbel_proto::time::{Duration, WallTime};
 
+use super::contacts::ContactId;
 use super::inboxes::InboxId;
 
 /// A wish of the user.
@@ -22,7 +25,7 @@ pub enum Wish {
         /// Chosen by the caller, at random.
         id: MessageId,
         /// To whom.
-        address: InboxAddress,
+        to: Recipient,
         /// What.
         body: Vec<u8>,
         /// How long it is tried before it expires; the life of a record if this is `None`.
@@ -45,6 +48,21 @@ pub enum Wish {
         /// Hold a subscription, instead of polling.
         is_interactive: bool,
     },
+    /// Keep fetching the answers of contacts that belong to no inbox of one's own, and look now: as
+    /// `Listen` does for an inbox and for the contacts that belong to it.
+    ListenForAnswers {
+        /// Hold subscriptions, instead of polling.
+        is_interactive: bool,
+    },
+    /// Read nothing more that this contact writes, or read it again.
+    Block {
+        /// Which contact.
+        contact: ContactKey,
+        /// Nothing more is read.
+        is_blocked: bool,
+    },
+    /// Forget a contact, its keys and its queues, and what waits for it in the outbox.
+    RemoveContact(ContactKey),
     /// Take care of a message that another process put into the outbox, durably.
     Adopt {
         /// Which.
@@ -56,6 +74,63 @@ pub enum Wish {
     Seeds(Vec<Peer>),
     /// Be done with everything that is open: circuits are destroyed and links closed.
     Stop,
+}
+
+/// To whom a message goes. Read by other processes (`meeting::ask`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recipient {
+    /// Whoever owns this inbox, who can't answer.
+    OneWay(InboxAddress),
+    /// Whoever owns this inbox: a conversation is begun with them, unless there is one.
+    Owner {
+        /// The inbox.
+        address: InboxAddress,
+        /// The own inbox whose ownership is proved to them; without one they see a pseudonym.
+        writer: Option<String>,
+    },
+    /// A contact.
+    Contact(ContactKey),
+}
+
+/// Names a contact in one profile: random, and never on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContactKey(pub [u8; 16]);
+
+impl fmt::Display for ContactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What the user sees of a contact, beside the name that they gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContactCard {
+    /// The own inbox that the conversation belongs to: that to which the other side wrote, or as
+    /// whose owner one writes.
+    pub inbox: Option<String>,
+    /// The inbox that the other side owns, if that is known: proved by every message.
+    pub address: Option<InboxAddress>,
+    /// The pseudonym of the side that began.
+    pub pseudonym: DhPublic,
+    /// This side began.
+    pub is_initiator: bool,
+    /// The other side began, and was never answered.
+    pub is_stranger: bool,
+    /// Nothing that it writes is read.
+    pub is_blocked: bool,
+}
+
+/// The place of a message in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Letter {
+    /// With whom.
+    pub contact: ContactKey,
+    /// Its number among those that its writer wrote in this session; a new session begins at 1.
+    pub number: u64,
+    /// Which session, counted from 0.
+    pub session: u32,
+    /// When it was written, by its writer's clock.
+    pub written_at: WallTime,
 }
 
 /// A link that a dial has made.
@@ -145,8 +220,8 @@ pub enum Notice {
         /// Why.
         reason: SendFault,
     },
-    /// A message's life ended while fewer holders had it than wanted. It is out of the outbox: its
-    /// reader gets it from those that have it.
+    /// A message's life ended while fewer holders had it than wanted, or before its reader acknowledged
+    /// it. It is out of the outbox: its reader gets it from those that have it.
     Expired {
         /// Which message.
         id: MessageId,
@@ -172,16 +247,16 @@ pub enum Notice {
     },
     /// A message came and is durable here.
     Received {
-        /// For which inbox.
-        inbox: String,
+        /// For which inbox; `None`: it is an answer of a contact that belongs to none.
+        inbox: Option<String>,
         /// Which message.
         id: MessageId,
     },
-    /// Every mailbox of an inbox that could be reached was seen empty. Repeated after each
-    /// `Received`.
+    /// Every mailbox that could be reached was seen empty: of an inbox and of the contacts that belong
+    /// to it. Repeated after each `Received`.
     CaughtUp {
-        /// Which inbox.
-        inbox: String,
+        /// Which inbox; `None`: contacts that belong to none.
+        inbox: Option<String>,
         /// How many of its mailboxes answered.
         answered: usize,
         /// How many it has.
@@ -192,6 +267,35 @@ pub enum Notice {
     /// Relays can be reached, but no circuit can be built over any of them. Repeated while that
     /// lasts, and when it recurs.
     NoCircuits,
+    /// The reader has the message, and it is out of the outbox.
+    Acknowledged(MessageId),
+    /// Something happened in a conversation.
+    Conversation {
+        /// With whom.
+        contact: ContactKey,
+        /// What.
+        event: ConversationEvent,
+    },
+}
+
+/// Something that happens in a conversation beside messages. Read by other processes
+/// (`meeting::ask`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConversationEvent {
+    /// It has begun: this contact is new.
+    Begun,
+    /// So many of the peer's messages are missing for minutes, though later ones came: they are asked
+    /// for again.
+    Missing(u64),
+    /// Nothing is missing any more.
+    Complete,
+    /// So many of the peer's messages will never come: their sender gave them up.
+    Lost(u64),
+    /// One side had lost its keys or gone back to an earlier state of them, and both go on with new
+    /// ones.
+    Renewed,
+    /// The peer writes with a newer program, of which this one can't read everything.
+    NewerProgram,
 }
 
 /// Whether `holders` suffice when `wanted` are wanted.
@@ -264,6 +368,30 @@ pub enum SendFault {
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
+    /// There is no such contact any more.
+    NoContact,
+    /// The contact is blocked.
+    Blocked,
+    /// The contact has not said where it reads.
+    NoWayBack,
+    /// There is no own inbox of the name that the message is to be sent as.
+    NoInbox,
+    /// It is written as the owner of the very inbox that it goes to.
+    OwnInbox,
+}
+
+impl fmt::Display for SendFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLong => "the message is too long",
+            Self::OutboxFull => "too many messages wait in the outbox",
+            Self::NoContact => "there is no such contact any more",
+            Self::Blocked => "the contact is blocked",
+            Self::NoWayBack => "the contact has not said where it reads",
+            Self::NoInbox => "there is no inbox of the name that the message is to be sent as",
+            Self::OwnInbox => "the message goes to the very inbox that it is sent as",
+        })
+    }
 }
 
 /// Something the client deals with by itself, that the user should know about. Read by other
@@ -349,8 +477,8 @@ pub enum StoreFault {
     Failed,
 }
 
-impl std::fmt::Display for StoreFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DiskFull => "the disk that the profile is on is full",
             Self::ReadOnly => "the profile may not be written",
@@ -377,6 +505,8 @@ pub(super) enum Stored {
     Outbox(MessageId),
     /// An own inbox.
     Inbox(InboxId),
+    /// A contact as it was after so many changes, and messages that came from it.
+    Contact(ContactId, u64),
 }
 
 impl StoreTicket {
@@ -435,15 +565,45 @@ pub enum StoreOp {
     },
     /// A message that came. If one with this id is already there for this inbox, nothing changes.
     PutMessage {
-        /// For which inbox.
-        inbox: String,
+        /// For which inbox; `None`: it is an answer of a contact that belongs to none.
+        inbox: Option<String>,
         /// Which message.
         id: MessageId,
         /// The message's body.
         body: Vec<u8>,
         /// When it came.
         received_at: WallTime,
+        /// Its place in a conversation, if it is of one.
+        letter: Option<Letter>,
     },
+    /// A message that one wrote in a conversation. It is kept beside those that came, as read; if one
+    /// with this id is already there, nothing changes. [`Notice::Acknowledged`] as the last of
+    /// [`StoreOp::RemoveOutbox`] marks it as read by its reader.
+    PutWritten {
+        /// To whom.
+        contact: ContactKey,
+        /// Which message.
+        id: MessageId,
+        /// The message's body.
+        body: Vec<u8>,
+        /// When it was written.
+        written_at: WallTime,
+    },
+    /// A contact: keys, queues, what arrived.
+    PutContact {
+        /// Which.
+        key: ContactKey,
+        /// What its user sees of it.
+        card: ContactCard,
+        /// Its state.
+        state: zeroize::Zeroizing<Vec<u8>>,
+    },
+    /// A contact that is forgotten, with all messages of its conversation.
+    RemoveContact(ContactKey),
+    /// The contacts that were removed lately.
+    PutGone(Vec<u8>),
+    /// All of these, or none.
+    Together(Vec<StoreOp>),
 }
 
 /// The store's contents when the client started.
@@ -471,18 +631,24 @@ pub struct Snapshot {
     /// What was said last of messages that left the outbox while other processes waited, oldest
     /// first.
     pub left: Vec<Notice>,
-    /// Ids of messages that came, by inbox, no older than the life of a record.
+    /// Ids of messages that came without a way back, by inbox, no older than the life of a record.
     pub received: Vec<(String, MessageId)>,
+    /// Ids of messages that came from contacts, no older than the life of a record.
+    pub received_from: Vec<(ContactKey, MessageId)>,
+    /// The contacts that were removed lately.
+    pub gone: Option<Vec<u8>>,
+    /// Key and state of each contact.
+    pub contacts: Vec<(ContactKey, zeroize::Zeroizing<Vec<u8>>)>,
 }
 
 /// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at
 /// the mailboxes still missing. Read by other processes (`meeting::ask`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
     /// Which message.
     pub id: MessageId,
     /// To whom.
-    pub address: InboxAddress,
+    pub to: Recipient,
     /// Length of its body, bytes.
     pub len: usize,
     /// When it was put there.
@@ -498,6 +664,8 @@ pub struct OutboxEntry {
     pub obstacle: Option<DeferReason>,
     /// When it is tried next, if it waits; a client started later tries at once.
     pub next_try_at: Option<WallTime>,
+    /// Enough hold it, and it stays until its reader acknowledges it.
+    pub is_unacknowledged: bool,
 }
 
 impl OutboxEntry {

@@ -7,6 +7,7 @@
 
 mod companions;
 mod create;
+mod errands;
 mod outage;
 mod own;
 mod owned;
@@ -16,8 +17,11 @@ mod visit;
 mod visits;
 
 use umbel_proto::ids::QueueId;
+use umbel_proto::inbox::mailbox::QueueKind;
 
+use super::contacts::ContactId;
 use super::inboxes::InboxId;
+pub(super) use errands::{ErrandId, Errands};
 pub(super) use outage::Outage;
 pub(super) use own::OwnMailbox;
 pub(super) use owned::{Change, Mailboxes};
@@ -29,6 +33,18 @@ pub(super) use visits::{CaughtUp, Visited, Visits};
 pub(super) enum Owner {
     /// An inbox of this client, whose descriptor names the mailbox to senders.
     Inbox(InboxId),
+    /// A contact, who is told of the mailbox inside the conversation.
+    Contact(ContactId),
+}
+
+impl Owner {
+    /// For whom its queues are, and so how much they hold.
+    pub(super) const fn queue_kind(self) -> QueueKind {
+        match self {
+            Self::Inbox(_) => QueueKind::Public,
+            Self::Contact(_) => QueueKind::Contact,
+        }
+    }
 }
 
 /// Names a mailbox of one's own in this run; its holder knows the queue alone.

@@ -1,14 +1,16 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
 //! From below: `links` · `pool` of `circuit`s, over `proto::path` · `requests`; on top of them the
-//! machines: `sync` keeps the view, `inboxes` owns, `lookup` and `outbox`
+//! machines: `sync` keeps the view, `inboxes` owns, `contacts` converse, `lookup` and `outbox`
 //! (`delivery`) send, `mailbox` visits what is owned, `receive` takes what comes. Each acts with a
 //! `Context`, borrowed from what they share.
 //! Cells, time, randomness and completions come in; cells, links to make, things to store and
 //! notices go out. Rules: docs/protocol.md §4-§10.
 
 mod breakers;
+mod catching_up;
 mod circuit;
+mod contacts;
 mod context;
 mod delivery;
 mod drive;
@@ -31,6 +33,8 @@ mod testing;
 mod tests;
 mod wake;
 
+use std::collections::BTreeSet;
+
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::{NetView, Unverified};
@@ -41,16 +45,20 @@ use umbel_proto::network::Network;
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
+use catching_up::CatchingUp;
+pub use contacts::CONTACTS_MAX;
+use contacts::Contacts;
 use context::{Context, Shared};
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 use io::Stored;
 pub use io::{
-    Cancelled, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage, SendFault,
-    Snapshot, Status, StoreOp, StoreTicket, Warning, Wish,
+    Cancelled, Contact, ContactCard, ContactKey, ConversationEvent, Copies, DeferReason, Letter,
+    LinkUp, Notice, OutboxEntry, OutboxMessage, Recipient, SendFault, Snapshot, Status, StoreOp,
+    StoreTicket, Warning, Wish,
 };
 use lookup::Lookups;
-use mailbox::{Owner, Visits};
+use mailbox::{Errands, MailboxId, Owner, Visits};
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use pool::Pool;
@@ -69,6 +77,10 @@ pub enum SnapshotFault {
     Inbox(String),
     /// This message in the outbox can't be read.
     Outbox(MessageId),
+    /// This contact can't be read.
+    Contact(ContactKey),
+    /// The contacts that were removed can't be read.
+    Gone,
 }
 
 /// However quiet it is, the clock is looked at this often: epochs end and descriptors expire by it.
@@ -92,10 +104,13 @@ pub struct Core {
     requests: Requests,
     sync: Sync,
     inboxes: Inboxes,
+    contacts: Contacts,
     lookups: Lookups,
     outbox: Outbox,
     visits: Visits,
+    errands: Errands,
     receiving: Receiving,
+    catching_up: CatchingUp,
     /// The machine has slept since the last drive.
     has_woken: bool,
     /// When the clock is compared with those of linked relays, since it has jumped.
@@ -144,10 +159,13 @@ impl Core {
                 snapshot.lone_source.as_deref(),
             ),
             inboxes: Inboxes::default(),
+            contacts: Contacts::default(),
             lookups: Lookups::default(),
             outbox: Outbox::default(),
             visits: Visits::default(),
+            errands: Errands::default(),
             receiving: Receiving::default(),
+            catching_up: CatchingUp::default(),
             has_woken: false,
             judges_at: None,
             driven_at: moment,
@@ -159,6 +177,15 @@ impl Core {
         };
         for (name, state) in snapshot.inboxes {
             core.inboxes.restore(name, &state)?;
+        }
+        for (key, state) in snapshot.contacts {
+            core.contacts.restore(key, &state)?;
+        }
+        if let Some(state) = &snapshot.gone {
+            core.contacts.restore_gone(state)?;
+        }
+        for (key, id) in snapshot.received_from {
+            core.contacts.restore_received(key, id);
         }
         for (id, state) in snapshot.outbox {
             let mut cx = core.shared.context(moment, rng);
@@ -192,12 +219,7 @@ impl Core {
             self.sync.hasten(&cx);
         }
         match wish {
-            Wish::Send {
-                id,
-                address,
-                body,
-                life,
-            } => self.outbox.send(&mut cx, id, address, body, life),
+            Wish::Send { id, to, body, life } => self.outbox.send(&mut cx, id, to, body, life),
             Wish::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
             Wish::Flush => self.outbox.flush(&mut cx),
             // An entry that can't be read stays where it is, and the next client reports it.
@@ -210,11 +232,17 @@ impl Core {
                 // The shell names inboxes that are there; for another there is nothing to fetch.
                 if let Some(inbox) = self.inboxes.id(&name) {
                     self.inboxes.report(inbox);
-                    self.visits
-                        .listen(moment.now, Owner::Inbox(inbox), is_interactive);
-                    self.follow(Owner::Inbox(inbox));
+                    self.listen(moment, Some(inbox), is_interactive);
                 }
             }
+            Wish::ListenForAnswers { is_interactive } => {
+                self.listen(moment, None, is_interactive);
+            }
+            Wish::Block {
+                contact,
+                is_blocked,
+            } => self.contacts.set_blocked(&cx, contact, is_blocked),
+            Wish::RemoveContact(contact) => self.remove_contact(moment, contact, rng),
             Wish::Seeds(mut seeds) => {
                 seeds.extend(self.shared.network.seeds.iter().cloned());
                 self.sync.set_seeds(moment.now, seeds);
@@ -228,6 +256,23 @@ impl Core {
             }
         }
         self.drive(moment, rng);
+    }
+
+    fn remove_contact(&mut self, moment: Moment, contact: ContactKey, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        self.outbox
+            .cancel_all_to(&mut cx, &mut self.requests, contact);
+        let Some((id, mailboxes)) = self.contacts.remove(&mut cx, contact) else {
+            return;
+        };
+        let owner = Owner::Contact(id);
+        self.visits.leave(owner);
+        self.catching_up.leave(owner);
+        for own in mailboxes.all().iter().filter(|own| own.is_created) {
+            let queue = own.queue;
+            self.errands
+                .forget(&mut cx, MailboxId { owner, queue }, own);
+        }
     }
 
     /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated.
@@ -328,9 +373,20 @@ impl Core {
                 let (inboxes, visits) = (&self.inboxes, &mut self.visits);
                 self.receiving
                     .on_stored(&mut cx, inboxes, visits, (inbox, id), is_stored);
+                if is_stored {
+                    self.catching_up.on_news(Owner::Inbox(inbox));
+                }
             }
             Stored::Outbox(id) => self.outbox.on_stored(&mut cx, id, ticket, is_stored),
             Stored::Inbox(id) => self.inboxes.on_stored(&cx, id, ticket, is_stored),
+            Stored::Contact(id, changes) => {
+                let visits = &mut self.visits;
+                let of = (id, changes);
+                let has_news = self.contacts.on_stored(&mut cx, visits, of, is_stored);
+                has_news
+                    .into_iter()
+                    .for_each(|it| self.catching_up.on_news(it));
+            }
         }
         self.drive(moment, rng);
     }
@@ -378,9 +434,11 @@ impl Core {
             self.requests.timeout(after),
             self.sync.timeout(after, &self.pool),
             self.inboxes.timeout(after),
+            self.contacts.timeout(),
             self.lookups.timeout(),
             self.outbox.timeout(after),
             self.visits.timeout(),
+            self.errands.timeout(),
             self.judges_at,
         ];
         let look_at = after
@@ -453,6 +511,12 @@ impl Core {
     /// The address of one of the own inboxes.
     pub fn inbox_address(&self, name: &str) -> Option<InboxAddress> {
         self.inboxes.address(name)
+    }
+
+    /// The relays that hold mailboxes of own inboxes, and of contacts.
+    pub fn holders(&self) -> (BTreeSet<RelayId>, BTreeSet<RelayId>) {
+        let (inboxes, contacts) = (self.inboxes.holders(), self.contacts.holders());
+        (inboxes.collect(), contacts.collect())
     }
 
     /// How many circuits were destroyed here because a rule was broken on them.

@@ -1,8 +1,9 @@
-//! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox,
+//! Messages on their way out (docs/protocol.md §10.5): their route found, sealed for each mailbox,
 //! deposited until enough holders have them, and durable here until then.
 //!
 //! A message leaves the outbox when as many holders as wanted hold it, when its user takes it back,
-//! or when it expires. It is stored and first deposited at the same time, so that nobody waits for
+//! or when it expires. One of a conversation stays until its reader acknowledges it, and is deposited
+//! again where the reader lacks it or reads elsewhere. It is stored and first deposited at the same time, so that nobody waits for
 //! this disk. The user hears that it is safe, and how it fares, only once it is durable here. While
 //! the store fails, no further request is made. A message that was never stored here but may have
 //! reached a holder is not reported as unsent: we wait for the holders' answers and report it as in
@@ -12,31 +13,34 @@
 
 mod entry;
 mod expiry;
+mod letters;
 mod listed;
+pub(super) mod route;
 mod saving;
 #[cfg(test)]
 mod tests;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use umbel_proto::chance::{Backoff, exponential};
 use umbel_proto::ids::{MessageId, QueueId};
-use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::inbox::descriptor::InboxDescriptor;
-use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::{Duration, Instant, Moment};
 
-use super::delivery::{Attempt, Delivery, Progress};
-use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp};
-use super::lookup::{Found, Lookups};
+use super::contacts::Contacts;
+use super::delivery::{Attempt, Delivery, Destination, Progress};
+use super::inboxes::Inboxes;
+use super::io::{Cancelled, DeferReason, Notice, Recipient, SendFault, StoreOp};
+use super::lookup::Lookups;
 use super::requests::{Answer, Requests};
 use super::saving::Saving;
 use super::{Context, SnapshotFault};
 use entry::{Entry, Stage, Told};
 use expiry::Ends;
+pub(super) use letters::ForContact;
+use letters::Sought;
 pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
+use route::Route;
 use saving::STORE_ANSWERS_AFTER;
 use waiting::{Due, Waiting, next_after};
 
@@ -58,6 +62,9 @@ const LEFT_MAX: usize = MESSAGES_MAX;
 const STAGGER_MEAN_MAX: Duration = Duration::from_millis(300);
 /// That mean is this part of the one between two deposits of one message.
 const STAGGER_SHARE: u32 = 100;
+/// Mean wait until it is looked whether the mailboxes of a message that waits for its reader are still
+/// where it went.
+const KEPT_LOOK_MEAN: Duration = Duration::from_secs(6 * 3600);
 
 /// All messages on their way out.
 #[derive(Default)]
@@ -78,6 +85,16 @@ pub(super) struct Outbox {
     /// The linked relays' clocks agree with ours, as far as was last known: else messages expire by
     /// confirmed time.
     pub(super) is_clock_right: bool,
+    /// What conversations are to hear of their messages.
+    for_contacts: Vec<ForContact>,
+}
+
+/// The machines that the outbox works with.
+pub(super) struct Post<'a> {
+    pub(super) lookups: &'a mut Lookups,
+    pub(super) requests: &'a mut Requests,
+    pub(super) contacts: &'a mut Contacts,
+    pub(super) inboxes: &'a Inboxes,
 }
 
 impl Outbox {
@@ -91,7 +108,12 @@ impl Outbox {
         let mut delivery = delivery.ok_or(SnapshotFault::Outbox(id))?;
         let is_mended = delivery.mend_spacing(cx.wall, &cx.network.params);
         let begin_at = self.restored_at.max(cx.now) + delivery.spacing(cx.wall, &cx.network.params);
-        self.restored_at = self.restored_at.max(cx.now) + stagger(cx);
+        let begin_at = if delivery.is_kept() {
+            cx.now + exponential(KEPT_LOOK_MEAN, cx.rng)
+        } else {
+            self.restored_at = self.restored_at.max(cx.now) + stagger(cx);
+            begin_at
+        };
         self.insert(id, delivery, Saving::Saved);
         if is_mended {
             self.save_at(id, cx.now);
@@ -126,11 +148,12 @@ impl Outbox {
         &mut self,
         cx: &mut Context<'_>,
         id: MessageId,
-        address: InboxAddress,
+        to: Recipient,
         body: Vec<u8>,
         life: Option<Duration>,
     ) {
-        if body.len() > MESSAGE_LEN_MAX {
+        let to = Destination::from(to);
+        if body.len() > to.body_len_max() {
             return self.fail(cx, id, SendFault::TooLong);
         }
         if self.entries.contains_key(&id) {
@@ -142,7 +165,7 @@ impl Outbox {
         let life = life.unwrap_or(cx.network.params.record_life);
         self.insert(
             id,
-            Delivery::new(address, body, cx.wall, life),
+            Delivery::new(to, body, cx.wall, life),
             Saving::Due(cx.now),
         );
         self.note_made(id, cx.now);
@@ -196,6 +219,10 @@ impl Outbox {
             let Some(entry) = self.entries.get(&id) else {
                 continue;
             };
+            if entry.delivery.is_kept() {
+                self.wait(id, due_at);
+                continue;
+            }
             let earliest =
                 begin_at.max(cx.now + entry.delivery.spacing(cx.wall, &cx.network.params));
             self.wait(id, due_at.min(earliest));
@@ -244,20 +271,15 @@ impl Outbox {
     }
 
     /// Begins attempts that are due, continues those in progress, and stores what changed.
-    pub(super) fn drive(
-        &mut self,
-        cx: &mut Context<'_>,
-        lookups: &mut Lookups,
-        requests: &mut Requests,
-    ) {
-        self.expire_due(cx, requests);
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, post: &mut Post<'_>) {
+        self.expire_due(cx, post.requests);
         while let Some(due) = self.next_due(cx.now) {
             self.waiting.remove(&due);
             self.begin(cx, due.2);
         }
         let active: Vec<MessageId> = self.active.iter().map(|&(_, id)| id).collect();
         for id in active {
-            self.advance(cx, lookups, requests, id);
+            self.advance(cx, post, id);
         }
         // Last, so that what was just sealed is stored with the message and not after it.
         let due = self.unsaved.iter().take_while(|&&(at, _, _)| at <= cx.now);
@@ -306,6 +328,9 @@ impl Outbox {
         };
         let is_news = entry.delivery.on_answer(cx, queue, answer);
         if is_news {
+            let said = entry.delivery.letter();
+            let said = said.map(|(contact, saying)| ForContact::Said(contact, saying));
+            self.for_contacts.extend(said);
             entry.delivery.look_whether_enough(cx);
             if entry.delivery.has_enough() {
                 entry.delivery.set_obstacle(None);
@@ -341,6 +366,8 @@ impl Outbox {
             attempt_at: Instant::default(),
             needs_fresh: false,
             told_rest: None,
+            is_written_noted: false,
+            sealed_at: None,
         };
         self.entries.insert(id, entry);
     }
@@ -397,25 +424,14 @@ impl Outbox {
         }
     }
 
-    fn advance(
-        &mut self,
-        cx: &mut Context<'_>,
-        lookups: &mut Lookups,
-        requests: &mut Requests,
-        id: MessageId,
-    ) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        if entry.stage == Stage::Finding {
-            let address = entry.delivery.address();
-            match lookups.find(cx, requests, address, entry.attempt_at, entry.needs_fresh) {
-                Found::Pending => {}
-                Found::Failed(reason) => self.defer(cx, id, reason),
-                Found::Known(_, descriptor) if descriptor.mailboxes.is_empty() => {
-                    self.defer(cx, id, DeferReason::NoDescriptor);
-                }
-                Found::Known(_, descriptor) => self.aim(cx, id, &descriptor),
+    fn advance(&mut self, cx: &mut Context<'_>, post: &mut Post<'_>, id: MessageId) {
+        let is_finding = |entry: &Entry| entry.stage == Stage::Finding;
+        if self.entries.get(&id).is_some_and(is_finding) {
+            match self.seek(cx, post, id) {
+                Sought::Pending => {}
+                Sought::Failed(reason) => self.defer(cx, id, reason),
+                Sought::Refused(fault) => self.refuse(cx, id, fault),
+                Sought::Found(route) => self.aim(cx, id, route),
             }
         }
         let Some(entry) = self
@@ -426,7 +442,8 @@ impl Outbox {
             return;
         };
         let is_queued = entry.told == Told::Queued;
-        match entry.delivery.drive(cx, requests, id) {
+        let may_leave = entry.may_leave(post.contacts);
+        match entry.delivery.drive(cx, post.requests, id, may_leave) {
             Progress::UnderWay if is_queued => entry.tell_rest(cx, id),
             Progress::UnderWay => {}
             // No notice has named this message yet.
@@ -438,13 +455,13 @@ impl Outbox {
     }
 
     /// The mailboxes are known.
-    fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, descriptor: &Arc<InboxDescriptor>) {
+    fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, route: Route) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         entry.stage = Stage::Depositing;
         let wanted = entry.delivery.wanted(&cx.network.params);
-        entry.delivery.aim(cx, descriptor);
+        entry.delivery.aim(cx, route);
         let is_news = entry.delivery.wanted(&cx.network.params) != wanted;
         if is_news && entry.told == Told::Queued && entry.delivery.held_count() > 0 {
             entry.tell_held(cx, id);
@@ -466,7 +483,7 @@ impl Outbox {
         let is_changed = entry.delivery.look_whether_enough(cx);
         // Waits for this attempt end here.
         entry.tell_held(cx, id);
-        if entry.delivery.is_at_its_end(cx) {
+        if entry.delivery.is_at_its_end(cx) || entry.delivery.is_kept() {
             return self.finish(cx, id);
         }
         self.rest(cx, id);
@@ -504,11 +521,12 @@ impl Outbox {
                     self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
                 }
                 let retry_in = self.rest(cx, id);
-                cx.notify(Notice::Deferred {
+                let deferred = Notice::Deferred {
                     id,
                     reason,
                     retry_in,
-                });
+                };
+                self.notify(cx, id, deferred);
             }
             // Nothing was tried.
             (true, DeferReason::NoCircuit | DeferReason::Broken { .. }) => {
@@ -548,13 +566,28 @@ impl Outbox {
         }
     }
 
-    /// It leaves the outbox; those who wait for it have heard of its holders.
+    /// It leaves the outbox, or waits there for its reader; those who wait for it have heard of its
+    /// holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
+        if entry.delivery.is_acknowledged() {
+            return self.keep(cx, id);
+        }
         let held = entry.held(cx, id);
         self.remove(cx, id, held);
+    }
+
+    /// Its user hears of it, unless the program says it.
+    fn notify(&self, cx: &mut Context<'_>, id: MessageId, notice: Notice) {
+        if self
+            .entries
+            .get(&id)
+            .is_some_and(|it| !it.delivery.is_quiet())
+        {
+            cx.notify(notice);
+        }
     }
 
     /// Takes a message out. Its user hears this last, unless that was said already.
@@ -571,11 +604,22 @@ impl Outbox {
         if let Saving::Due(at) = entry.saving {
             self.unsaved.remove(&(at, entry.seq, id));
         }
-        self.note_left(last.clone());
-        if !entry.has_told(&last) {
-            cx.notify(last.clone());
+        if let Some((contact, saying)) = entry.delivery.letter() {
+            let is_given_up = !matches!(last, Notice::Acknowledged(_)) && saying.is_numbered();
+            let given_up = is_given_up.then_some(ForContact::GivenUp(contact, id));
+            let unsaid = entry.delivery.is_quiet();
+            let unsaid = unsaid.then_some(ForContact::Unsaid(contact, saying));
+            self.for_contacts.extend(given_up.into_iter().chain(unsaid));
         }
-        cx.store(StoreOp::RemoveOutbox { id, last });
+        if !entry.delivery.is_quiet() {
+            self.note_left(last.clone());
+            if !entry.has_told(&last) {
+                cx.notify(last.clone());
+            }
+        }
+        if entry.delivery.is_stored() {
+            cx.store(StoreOp::RemoveOutbox { id, last });
+        }
     }
 }
 

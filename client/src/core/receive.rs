@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::ids::{MessageId, QueueId, RecordId};
-use umbel_proto::inbox::record::record_id;
+use umbel_proto::inbox::record::{Opened, record_id};
 
+use super::contacts::Contacts;
 use super::context::Context;
 use super::inboxes::{InboxId, Inboxes};
 use super::io::{Notice, StoreOp, Stored};
@@ -40,18 +41,20 @@ impl Receiving {
         self.received.entry(inbox).or_default().insert(message);
     }
 
-    /// Opens records of a mailbox; stores what is new, and has copies and what can't be opened
-    /// removed.
+    /// Opens records of a mailbox; stores what is new, passes on what belongs to conversations, and has
+    /// copies and what can't be opened removed. Returns how many came from strangers, copies left out.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,
         inboxes: &Inboxes,
+        contacts: &mut Contacts,
         visits: &mut Visits,
         (inbox, queue): (InboxId, QueueId),
         records: &[impl AsRef<[u8]>],
-    ) {
+    ) -> usize {
+        let mut strangers = 0;
         let Some(name) = inboxes.name(inbox) else {
-            return;
+            return strangers;
         };
         let mailbox = mailbox(inbox, queue);
         for bytes in records {
@@ -60,10 +63,19 @@ impl Receiving {
             if !visits.is_new(mailbox, record) {
                 continue;
             }
-            let opened = inboxes.open(cx, inbox, bytes).and_then(Result::ok);
-            let Some(message) = opened.filter(|message| !self.has(inbox, message.id)) else {
-                visits.discard(mailbox, record);
-                continue;
+            let message = match inboxes.open(cx, inbox, bytes) {
+                Some(Ok(Opened::OneWay(message))) if !self.has(inbox, message.id) => message,
+                Some(Ok(Opened::Opening(opening))) => {
+                    let at = (inbox, mailbox, record);
+                    let is_new = contacts.take_opening(cx, inboxes, visits, at, &opening);
+                    strangers += usize::from(is_new);
+                    continue;
+                }
+                useless @ (Some(Ok(Opened::OneWay(_)) | Err(_)) | None) => {
+                    strangers += usize::from(matches!(useless, Some(Err(_))));
+                    visits.discard(mailbox, record);
+                    continue;
+                }
             };
             visits.hold(mailbox, record);
             let key = (inbox, message.id);
@@ -72,14 +84,17 @@ impl Receiving {
                 continue;
             }
             let op = StoreOp::PutMessage {
-                inbox: name.to_owned(),
+                inbox: Some(name.to_owned()),
                 id: message.id,
                 body: message.body,
                 received_at: cx.wall,
+                letter: None,
             };
+            strangers += 1;
             self.storing.insert(key, vec![(queue, record)]);
             cx.store_for(Stored::Message(inbox, message.id), op);
         }
+        strangers
     }
 
     fn has(&self, inbox: InboxId, message: MessageId) -> bool {
@@ -103,9 +118,8 @@ impl Receiving {
         if is_stored {
             self.received.entry(inbox).or_default().insert(message);
             visits.on_news(Owner::Inbox(inbox));
-            let name = inboxes.name(inbox).unwrap_or_default();
             cx.notify(Notice::Received {
-                inbox: name.to_owned(),
+                inbox: inboxes.name(inbox).map(str::to_owned),
                 id: message,
             });
         }

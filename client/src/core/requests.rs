@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::circuit::{CircuitKey, Isolation};
 use super::context::Context;
 use super::inboxes::InboxId;
-use super::mailbox::MailboxId;
+use super::mailbox::{ErrandId, MailboxId};
 use super::pool::{Acquired, Loss, Pool, PoolEvent};
 
 /// Names a request; never reused.
@@ -55,6 +55,7 @@ pub(super) enum Asker {
     },
     Fetch(MailboxId),
     Subscribe(MailboxId),
+    Errand(ErrandId),
 }
 
 /// In which order requests that wait get circuits; those of one rank as they were asked.
@@ -77,7 +78,7 @@ impl Asker {
             | Self::Publish {
                 is_awaited: true, ..
             } => Rank::First,
-            Self::Publish { .. } => Rank::Late,
+            Self::Publish { .. } | Self::Errand(_) => Rank::Late,
             _ => Rank::Usual,
         }
     }

@@ -143,7 +143,7 @@ impl Bench {
         let id = MessageId([number; 16]);
         self.wish(Wish::Send {
             id,
-            address: address(),
+            to: Recipient::OneWay(address()),
             body: vec![1; len],
             life: None,
         });

@@ -7,12 +7,12 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::wire;
 
 use crate::client::{CancelError, CreateInboxError, ListenError};
-use crate::core::io::{Cancelled, Notice, Status};
+use crate::core::io::{Cancelled, ContactKey, Notice, Status, StoreFault};
 
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 15;
+const VERSION: u8 = 16;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,14 +25,24 @@ pub(super) enum Ask {
     Flush,
     /// See [`crate::Client::create_inbox`].
     CreateInbox { name: String },
-    /// See [`crate::Client::listen`].
-    Listen { name: String, is_interactive: bool },
+    /// See [`crate::Client::listen`], and without a name [`crate::Client::listen_for_answers`].
+    Listen {
+        name: Option<String>,
+        is_interactive: bool,
+    },
     /// See [`crate::Client::inbox_address`].
     InboxAddress { name: String },
     /// See [`crate::Client::status`].
     Status,
     /// See [`crate::Client::left`].
     Left,
+    /// See [`crate::Client::block`].
+    Block {
+        contact: ContactKey,
+        is_blocked: bool,
+    },
+    /// See [`crate::Client::remove_contact`].
+    RemoveContact(ContactKey),
 }
 
 /// A host's answer; one for each ask.
@@ -54,6 +64,8 @@ pub(super) enum Reply {
     Unknown,
     /// To `Left`.
     Left(Vec<Notice>),
+    /// To `Block` and `RemoveContact`: whether there is such a contact.
+    Changed(Result<bool, StoreFault>),
 }
 
 /// The bytes of an ask, a reply or a notice.
@@ -84,10 +96,12 @@ mod tests {
 
     use super::*;
     use crate::core::io::{
-        Contact, Copies, DeferReason, InboxEntry, OutboxEntry, SendFault, StoreFault, Warning,
+        Contact, ConversationEvent, Copies, DeferReason, InboxEntry, OutboxEntry, Recipient,
+        SendFault, Warning,
     };
 
     const ID: MessageId = MessageId([1; MessageId::LEN]);
+    const CONTACT: ContactKey = ContactKey([2; 16]);
 
     /// These are all variants, in the order of their numbers.
     fn check_numbers<T: Serialize + DeserializeOwned>(variants: &[T]) {
@@ -143,21 +157,33 @@ mod tests {
                 positions: 1,
             },
             Notice::Mending { inbox: name() },
-            Notice::Received { inbox: name(), id },
+            Notice::Received { inbox: None, id },
             Notice::CaughtUp {
-                inbox: name(),
+                inbox: Some(name()),
                 answered: 1,
                 mailboxes: 1,
             },
             Notice::Warning(Warning::GuardFails),
             Notice::NoCircuits,
+            Notice::Acknowledged(id),
+            Notice::Conversation {
+                contact: CONTACT,
+                event: ConversationEvent::Missing(3),
+            },
         ]
+    }
+
+    fn address() -> InboxAddress {
+        *InboxIdentity::from_seed(&[3; 32]).address()
     }
 
     fn status() -> Status {
         let entry = OutboxEntry {
             id: ID,
-            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            to: Recipient::Owner {
+                address: address(),
+                writer: Some("me".to_owned()),
+            },
             len: 4,
             created_at: WallTime(5),
             expires_at: WallTime(6),
@@ -165,6 +191,7 @@ mod tests {
             wanted: 2,
             obstacle: Some(DeferReason::Holders),
             next_try_at: Some(WallTime(7)),
+            is_unacknowledged: true,
         };
         Status {
             relays: 8,
@@ -202,8 +229,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            15,
-            "e8efb540ba20eecd33c02f93c50951da0c234f39e1b9ac3932243d7da5566eb4".to_owned(),
+            16,
+            "e01756b3744e267c9298cd2cf3f674833cf770e8602acb43f69f8c111436c16a".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -219,7 +246,7 @@ mod tests {
         check_numbers(&replies());
     }
 
-    fn asks() -> [Ask; 8] {
+    fn asks() -> [Ask; 10] {
         let name = String::new;
         [
             Ask::Adopt { id: ID },
@@ -227,16 +254,21 @@ mod tests {
             Ask::Flush,
             Ask::CreateInbox { name: name() },
             Ask::Listen {
-                name: name(),
+                name: Some(name()),
                 is_interactive: true,
             },
             Ask::InboxAddress { name: name() },
             Ask::Status,
             Ask::Left,
+            Ask::Block {
+                contact: CONTACT,
+                is_blocked: true,
+            },
+            Ask::RemoveContact(CONTACT),
         ]
     }
 
-    fn replies() -> [Reply; 8] {
+    fn replies() -> [Reply; 9] {
         let copies = Copies::Held(3);
         [
             Reply::Done,
@@ -247,7 +279,28 @@ mod tests {
             Reply::Status(status()),
             Reply::Unknown,
             Reply::Left(notices()),
+            Reply::Changed(Ok(true)),
         ]
+    }
+
+    #[test]
+    fn what_is_in_them_of_conversations_keeps_its_numbers_too() {
+        check_numbers(&[
+            Recipient::OneWay(address()),
+            Recipient::Owner {
+                address: address(),
+                writer: None,
+            },
+            Recipient::Contact(CONTACT),
+        ]);
+        check_numbers(&[
+            ConversationEvent::Begun,
+            ConversationEvent::Missing(1),
+            ConversationEvent::Complete,
+            ConversationEvent::Lost(1),
+            ConversationEvent::Renewed,
+            ConversationEvent::NewerProgram,
+        ]);
     }
 
     #[test]
@@ -265,7 +318,15 @@ mod tests {
                 guards: 1,
             },
         ]);
-        check_numbers(&[SendFault::TooLong, SendFault::OutboxFull]);
+        check_numbers(&[
+            SendFault::TooLong,
+            SendFault::OutboxFull,
+            SendFault::NoContact,
+            SendFault::Blocked,
+            SendFault::NoWayBack,
+            SendFault::NoInbox,
+            SendFault::OwnInbox,
+        ]);
         check_numbers(&[Copies::None, Copies::InDoubt, Copies::Held(1)]);
         check_numbers(&[
             Warning::Clock { seconds: 1 },

@@ -47,8 +47,9 @@ pub(super) struct Guest {
     beat_at: Instant,
     /// Asks without an answer yet.
     pending: BTreeMap<AskId, Pending>,
-    /// Asked again of every new driver: the inboxes listened to, and whether interactively.
-    listens: BTreeMap<String, bool>,
+    /// Asked again of every new driver: the inboxes listened to (`None`: contacts of none), and
+    /// whether interactively.
+    listens: BTreeMap<Option<String>, bool>,
 }
 
 /// An ask to the host.
@@ -186,13 +187,13 @@ impl Guest {
         match request {
             Request::Send {
                 id,
-                address,
+                to,
                 body,
                 life,
                 done,
             } => {
                 let params = &self.ground.network.params;
-                let state = new_outbox_state(address, body, life, params, Clock::wall());
+                let state = new_outbox_state(to, body, life, params, Clock::wall());
                 let result = self.send(id, state).await?;
                 let is_queued = result.is_ok();
                 let _ = done.send(result);
@@ -406,7 +407,7 @@ impl Guest {
     }
 
     fn listen_requests(&self) -> Vec<Request> {
-        let to_request = |(name, &is_interactive): (&String, &bool)| {
+        let to_request = |(name, &is_interactive): (&Option<String>, &bool)| {
             let (done, _) = oneshot::channel();
             Request::Listen {
                 name: name.clone(),
@@ -539,6 +540,15 @@ fn to_ask(pending: &Pending) -> Option<Ask> {
         Request::InboxAddress { name, .. } => Ask::InboxAddress { name: name.clone() },
         Request::Status { .. } => Ask::Status,
         Request::Left { .. } => Ask::Left,
+        Request::Block {
+            contact,
+            is_blocked,
+            ..
+        } => Ask::Block {
+            contact: *contact,
+            is_blocked: *is_blocked,
+        },
+        Request::RemoveContact { contact, .. } => Ask::RemoveContact(*contact),
         Request::Send { .. } | Request::Adopt { .. } | Request::Settle { .. } | Request::Stop => {
             return None;
         }
@@ -565,6 +575,12 @@ fn answer_pending(pending: Pending, reply: Reply) -> Result<(), Pending> {
         }
         (Pending::Request(Request::Left { done }), Reply::Left(notices)) => {
             let _ = done.send(notices);
+        }
+        (
+            Pending::Request(Request::Block { done, .. } | Request::RemoveContact { done, .. }),
+            Reply::Changed(result),
+        ) => {
+            let _ = done.send(result);
         }
         (Pending::Request(Request::Flush) | Pending::Adopt(_), Reply::Done) => {}
         (pending, _) => return Err(pending),

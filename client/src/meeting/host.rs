@@ -173,6 +173,7 @@ impl Host {
             | Notice::Failed { id, .. }
             | Notice::Expired { id, .. }
             | Notice::Cancelled(Cancelled { id, .. })
+            | Notice::Acknowledged(id)
             | Notice::Unsaved { id, .. },
         ) = &told
         {
@@ -327,12 +328,8 @@ async fn pass_on(
             Some(Box::pin(ready(Some(Reply::Done))))
         }
         Ask::Cancel { id } => {
-            request(
-                &asker,
-                |done| Request::Cancel { id, done },
-                Reply::Cancelled,
-            )
-            .await
+            let cancel = |done| Request::Cancel { id, done };
+            request(&asker, cancel, Reply::Cancelled).await
         }
         Ask::CreateInbox { name } => {
             let create = |done| Request::CreateInbox {
@@ -346,24 +343,31 @@ async fn pass_on(
             name,
             is_interactive,
         } => {
-            request(
-                &asker,
-                |done| Request::Listen {
-                    name,
-                    is_interactive,
-                    done,
-                },
-                Reply::Listening,
-            )
-            .await
+            let listen = |done| Request::Listen {
+                name,
+                is_interactive,
+                done,
+            };
+            request(&asker, listen, Reply::Listening).await
         }
         Ask::InboxAddress { name } => {
-            request(
-                &asker,
-                |done| Request::InboxAddress { name, done },
-                Reply::Address,
-            )
-            .await
+            let address = |done| Request::InboxAddress { name, done };
+            request(&asker, address, Reply::Address).await
+        }
+        Ask::Block {
+            contact,
+            is_blocked,
+        } => {
+            let block = |done| Request::Block {
+                contact,
+                is_blocked,
+                done,
+            };
+            request(&asker, block, Reply::Changed).await
+        }
+        Ask::RemoveContact(contact) => {
+            let remove = |done| Request::RemoveContact { contact, done };
+            request(&asker, remove, Reply::Changed).await
         }
         Ask::Status => request(&asker, |done| Request::Status { done }, Reply::Status).await,
         Ask::Left => request(&asker, |done| Request::Left { done }, Reply::Left).await,

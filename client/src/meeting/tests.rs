@@ -10,7 +10,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::ask::{Ask, Reply, decode, encode};
-use crate::core::io::Notice;
+use crate::core::io::{Notice, Recipient};
 use crate::core::new_outbox_state;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::testing::profile;
@@ -146,12 +146,13 @@ async fn one_of_two_shows_a_message() {
     let path = profile(&dir);
     let (first, second) = (client(&path).await, client(&path).await);
     let mut open = Profile::load(&path).unwrap().open().unwrap();
-    let (inbox, id, received_at) = ("main".to_owned(), MessageId([1; 16]), WallTime(1));
+    let (inbox, id, received_at) = (Some("main".to_owned()), MessageId([1; 16]), WallTime(1));
     let results = open.database.apply(&[StoreOp::PutMessage {
         inbox,
         id,
         body: b"hello".to_vec(),
         received_at,
+        letter: None,
     }]);
     assert!(results.iter().all(Result::is_ok));
     let message = first.unread(None, 0).await.unwrap().pop().unwrap();
@@ -284,7 +285,7 @@ async fn the_next_driver_forgets_killed_guests_but_not_their_messages() {
 fn outgoing() -> zeroize::Zeroizing<Vec<u8>> {
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     new_outbox_state(
-        address,
+        Recipient::OneWay(address),
         b"hello".to_vec(),
         None,
         &Network::local().params,

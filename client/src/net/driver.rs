@@ -8,7 +8,7 @@ mod links;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +28,8 @@ use zeroize::Zeroizing;
 use super::link::LinkReport;
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
-    Cancelled, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning, Wish, is_held_by_enough,
+    Cancelled, ContactKey, Notice, Recipient, Status, StoreFault, StoreOp, StoreTicket, Warning,
+    Wish, is_held_by_enough,
 };
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
@@ -53,7 +54,7 @@ pub(crate) type Done<T, E> = oneshot::Sender<Result<T, E>>;
 pub(crate) enum Request {
     Send {
         id: MessageId,
-        address: InboxAddress,
+        to: Recipient,
         body: Vec<u8>,
         life: Option<Duration>,
         done: Done<(), SendError>,
@@ -69,10 +70,22 @@ pub(crate) enum Request {
         is_again: bool,
         done: Done<InboxAddress, CreateInboxError>,
     },
+    /// Without a name: for answers of contacts that belong to no inbox.
     Listen {
-        name: String,
+        name: Option<String>,
         is_interactive: bool,
         done: Done<(), ListenError>,
+    },
+    /// Answered once it is stored; with false if there is no such contact.
+    Block {
+        contact: ContactKey,
+        is_blocked: bool,
+        done: Done<bool, StoreFault>,
+    },
+    /// Answered once it is stored; with false if there is no such contact.
+    RemoveContact {
+        contact: ContactKey,
+        done: Done<bool, StoreFault>,
     },
     InboxAddress {
         name: String,
@@ -169,6 +182,11 @@ pub(crate) struct Driver {
     sends: BTreeMap<MessageId, Sending>,
     cancels: BTreeMap<MessageId, Cancelling>,
     inboxes: BTreeMap<String, Done<InboxAddress, CreateInboxError>>,
+    /// Those who wait until a contact is stored as they want it, in the order they asked.
+    changes: BTreeMap<ContactKey, Vec<Done<bool, StoreFault>>>,
+    removals: BTreeMap<ContactKey, Vec<Done<bool, StoreFault>>>,
+    /// Contacts that were removed while this runs.
+    removed: BTreeSet<ContactKey>,
 }
 
 /// An asker that waits for a message to be safe.
@@ -189,6 +207,7 @@ enum Waiting {
     Send(MessageId),
     Cancel(MessageId),
     Inbox(String),
+    Contacts(Vec<Done<bool, StoreFault>>),
 }
 
 enum Wake {
@@ -221,6 +240,9 @@ impl Driver {
             sends: BTreeMap::new(),
             cancels: BTreeMap::new(),
             inboxes: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            removed: BTreeSet::new(),
         }
     }
 
@@ -290,18 +312,13 @@ impl Driver {
         match request {
             Request::Send {
                 id,
-                address,
+                to,
                 body,
                 life,
                 done,
             } => {
                 self.sends.insert(id, Sending { done, fault: None });
-                let send = Wish::Send {
-                    id,
-                    address,
-                    body,
-                    life,
-                };
+                let send = Wish::Send { id, to, body, life };
                 self.wish(moment, send);
             }
             Request::Cancel { id, done } => self.cancel(moment, id, done),
@@ -319,6 +336,12 @@ impl Driver {
                 is_interactive,
                 done,
             } => self.listen(moment, name, is_interactive, done),
+            Request::Block {
+                contact,
+                is_blocked,
+                done,
+            } => self.block(moment, contact, is_blocked, done),
+            Request::RemoveContact { contact, done } => self.remove(moment, contact, done),
             Request::InboxAddress { name, done } => {
                 answer(done, self.parts.core.inbox_address(&name));
             }
@@ -375,19 +398,49 @@ impl Driver {
     fn listen(
         &mut self,
         moment: Moment,
-        name: String,
+        name: Option<String>,
         is_interactive: bool,
         done: Done<(), ListenError>,
     ) {
-        if self.parts.core.inbox_address(&name).is_none() {
-            return answer(done, Err(ListenError::NoInbox));
-        }
-        let listen = Wish::Listen {
-            name,
-            is_interactive,
+        let listen = match name {
+            Some(name) if self.parts.core.inbox_address(&name).is_none() => {
+                return answer(done, Err(ListenError::NoInbox));
+            }
+            Some(name) => Wish::Listen {
+                name,
+                is_interactive,
+            },
+            None => Wish::ListenForAnswers { is_interactive },
         };
         self.wish(moment, listen);
         answer(done, Ok(()));
+    }
+
+    /// The asker has seen the contact in the store, so there is one unless it was removed since.
+    fn block(
+        &mut self,
+        moment: Moment,
+        contact: ContactKey,
+        is_blocked: bool,
+        done: Done<bool, StoreFault>,
+    ) {
+        if self.removed.contains(&contact) {
+            return answer(done, Ok(false));
+        }
+        let block = Wish::Block {
+            contact,
+            is_blocked,
+        };
+        self.wish(moment, block);
+        self.changes.entry(contact).or_default().push(done);
+    }
+
+    fn remove(&mut self, moment: Moment, contact: ContactKey, done: Done<bool, StoreFault>) {
+        if !self.removed.insert(contact) {
+            return answer(done, Ok(false));
+        }
+        self.wish(moment, Wish::RemoveContact(contact));
+        self.removals.entry(contact).or_default().push(done);
     }
 
     /// A user who is locked out names another seed while this runs.
@@ -445,6 +498,11 @@ impl Driver {
                     answer(done, result.map(|()| cancelled).map_err(CancelError::Store));
                 }
             }
+            Some(Waiting::Contacts(askers)) => {
+                for done in askers {
+                    answer(done, result.map(|()| true));
+                }
+            }
             Some(Waiting::Inbox(name)) => {
                 if let Some(done) = self.inboxes.remove(&name) {
                     let address = result.map_err(CreateInboxError::Store).and_then(|()| {
@@ -493,17 +551,8 @@ impl Driver {
 
     async fn drain_stores(&mut self) {
         while let Some((ticket, op)) = self.parts.core.poll_store() {
-            match &op {
-                StoreOp::PutOutbox { id, .. } if self.sends.contains_key(id) => {
-                    self.waiting.insert(ticket, Waiting::Send(*id));
-                }
-                StoreOp::RemoveOutbox { id, .. } if self.cancels.contains_key(id) => {
-                    self.waiting.insert(ticket, Waiting::Cancel(*id));
-                }
-                StoreOp::PutInbox { name, .. } if self.inboxes.contains_key(name) => {
-                    self.waiting.insert(ticket, Waiting::Inbox(name.clone()));
-                }
-                _ => {}
+            if let Some(waiting) = self.who_waits_for(&op) {
+                self.waiting.insert(ticket, waiting);
             }
             self.ops.push((ticket, op));
         }
@@ -515,6 +564,30 @@ impl Driver {
                 .await
                 .ok();
             self.is_store_gone |= self.writing.is_none();
+        }
+    }
+
+    fn who_waits_for(&mut self, op: &StoreOp) -> Option<Waiting> {
+        match op {
+            StoreOp::PutOutbox { id, .. } if self.sends.contains_key(id) => {
+                Some(Waiting::Send(*id))
+            }
+            StoreOp::RemoveOutbox { id, .. } if self.cancels.contains_key(id) => {
+                Some(Waiting::Cancel(*id))
+            }
+            StoreOp::PutInbox { name, .. } if self.inboxes.contains_key(name) => {
+                Some(Waiting::Inbox(name.clone()))
+            }
+            StoreOp::PutContact { key, .. } => self.changes.remove(key).map(Waiting::Contacts),
+            StoreOp::RemoveContact(key) => {
+                for done in self.changes.remove(key).into_iter().flatten() {
+                    answer(done, Ok(false));
+                }
+                self.removals.remove(key).map(Waiting::Contacts)
+            }
+            // A contact is the last of those that are stored together.
+            StoreOp::Together(ops) => self.who_waits_for(ops.last()?),
+            _ => None,
         }
     }
 

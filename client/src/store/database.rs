@@ -1,7 +1,7 @@
 //! The profile's database: SQLCipher under one key, a versioned schema, and what each op of the
 //! core does to it.
 //!
-//! Owns the SQL. Decides nothing: stored values are opaque here, except for the inbox of a message.
+//! Owns the SQL, with `contacts`, `mail`, `meeting` and `ops`. Decides nothing: stored values are opaque here, except for the inbox of a message.
 
 use std::fmt;
 use std::io;
@@ -9,18 +9,19 @@ use std::path::Path;
 
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
-use umbel_proto::directory::{Age, Belief, BookOp, BookRow};
+use umbel_proto::directory::{Age, Belief, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::formats::{steps_from, take_steps};
 use zeroize::Zeroizing;
 
+use super::contacts::{Conversed, Fate};
 use super::files;
 use super::key::DatabaseKey;
 use super::lock::{Lock, LockFile};
-use super::meeting;
 use super::migrate::{self, StepContext};
-use crate::core::io::{Snapshot, StoreFault, StoreOp};
+use super::ops::{execute, put_meta};
+use crate::core::io::{ContactKey, Snapshot, StoreFault, StoreOp};
 use crate::core::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 use crate::display::PeerText;
 
@@ -38,11 +39,13 @@ const READ_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY
     .union(OpenFlags::SQLITE_OPEN_URI)
     .union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-const PATHS: &str = "paths";
-const CLOCK: &str = "clock";
+pub(super) const PATHS: &str = "paths";
+pub(super) const CLOCK: &str = "clock";
 /// Whether the seeds that were asked first agree.
-const FIRST_CONTACT: &str = "first_contact";
-const LONE_SOURCE: &str = "lone_source";
+pub(super) const FIRST_CONTACT: &str = "first_contact";
+pub(super) const LONE_SOURCE: &str = "lone_source";
+/// Contacts that were removed lately.
+pub(super) const GONE: &str = "gone";
 /// Whether full vanguards are on: one byte, 1 for yes. No row: they are off.
 const FULL_VANGUARDS: &str = "full_vanguards";
 
@@ -189,8 +192,8 @@ impl<T> Doing<T> for rusqlite::Result<T> {
 pub struct StoredMessage {
     /// Its place in the order of arrival in this profile.
     pub seq: i64,
-    /// For which inbox.
-    pub inbox: String,
+    /// For which inbox; `None`: it is of a contact that belongs to none.
+    pub inbox: Option<String>,
     /// Which message.
     pub id: MessageId,
     /// The message's body.
@@ -199,6 +202,8 @@ pub struct StoredMessage {
     pub received_at: WallTime,
     /// Whether it is marked read.
     pub is_read: bool,
+    /// The conversation that it is of, if it is of one.
+    pub conversation: Option<Conversed>,
 }
 
 /// One open profile database.
@@ -449,10 +454,13 @@ impl Database {
                 })
                 .doing(doing)?,
             left: self.left()?,
+            contacts: self.contact_states().doing(doing)?,
+            received_from: self.received_from(received_since).doing(doing)?,
+            gone: meta(GONE)?,
             received: self
                 .rows(
-                    "SELECT inbox, id FROM messages WHERE received_at >= ?1
-                     UNION SELECT inbox, id FROM deleted WHERE deleted_at >= ?1",
+                    "SELECT inbox, id FROM messages WHERE received_at >= ?1 AND contact IS NULL
+                     UNION SELECT inbox, id FROM deleted WHERE deleted_at >= ?1 AND contact IS NULL",
                     [seconds(received_since)],
                     |row| Ok((row.get(0)?, MessageId(row.get(1)?))),
                 )
@@ -493,8 +501,7 @@ impl Database {
         after: i64,
     ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
-            "SELECT seq, inbox, id, body, received_at, is_read FROM messages
-             WHERE is_read = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
+            "is_read = 0 AND is_own = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2)",
             inbox,
             after,
         )
@@ -508,30 +515,34 @@ impl Database {
         after: i64,
     ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
-            "SELECT seq, inbox, id, body, received_at, is_read FROM messages
-             WHERE seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
+            "is_own = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2)",
             inbox,
             after,
         )
     }
 
+    /// The first messages, by place, for which this is true: of a place, a text, and how many.
     pub(super) fn page(
         &self,
-        sql: &str,
-        inbox: Option<&str>,
+        condition: &str,
+        text: Option<&str>,
         after: i64,
     ) -> Result<Vec<StoredMessage>, DatabaseError> {
-        self.rows(sql, params![after, inbox, PAGE_MAX], |row| {
-            Ok(StoredMessage {
-                seq: row.get(0)?,
-                inbox: row.get(1)?,
-                id: MessageId(row.get(2)?),
-                body: PeerText::new(row.get(3)?),
-                received_at: WallTime(row.get::<_, i64>(4)?.unsigned_abs()),
-                is_read: row.get(5)?,
-            })
-        })
-        .doing("read the messages")
+        self.select(
+            &format!("WHERE {condition} ORDER BY seq LIMIT ?3"),
+            params![after, text, PAGE_MAX],
+        )
+    }
+
+    /// The messages that such a clause finds.
+    pub(super) fn select(
+        &self,
+        clause: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
+        let sql = format!("SELECT {MESSAGE_COLUMNS} FROM messages {clause}");
+        self.rows(&sql, values, to_message)
+            .doing("read the messages")
     }
 
     /// Marks the message at this place read.
@@ -543,10 +554,11 @@ impl Database {
             .doing("mark a message read")
     }
 
-    /// How many unread messages each inbox has; inboxes without any are left out.
+    /// How many unread messages each inbox has; inboxes without any are left out. "": those of contacts
+    /// that belong to no inbox.
     pub(crate) fn unread_counts(&self) -> Result<Vec<(String, u64)>, DatabaseError> {
         self.rows(
-            "SELECT inbox, count(*) FROM messages WHERE is_read = 0 GROUP BY inbox",
+            "SELECT inbox, count(*) FROM messages WHERE is_read = 0 AND is_own = 0 GROUP BY inbox",
             [],
             |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())),
         )
@@ -572,84 +584,43 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
         .doing("read the profile's schema version")
 }
 
-fn put_words(connection: &Connection, relay: &RelayId, words: &[u8]) -> rusqlite::Result<usize> {
-    if words.is_empty() {
-        let sql = "DELETE FROM relay_words WHERE relay = ?1";
-        return connection.prepare_cached(sql)?.execute([relay.as_bytes()]);
-    }
-    let sql = "INSERT OR REPLACE INTO relay_words (relay, words) VALUES (?1, ?2)";
-    let mut put = connection.prepare_cached(sql)?;
-    put.execute(params![relay.as_bytes(), words])
-}
+/// What [`to_message`] reads.
+pub(super) const MESSAGE_COLUMNS: &str =
+    "seq, inbox, id, body, received_at, is_read, contact, number, session, written_at, is_own,
+    acknowledged_at, fate";
 
-fn remove_relays(connection: &Connection, relays: &[RelayId]) -> rusqlite::Result<usize> {
-    let mut remove = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;
-    let mut forget = connection.prepare("DELETE FROM relay_words WHERE relay = ?1")?;
-    let mut changed = 0;
-    for relay in relays {
-        changed += remove.execute([relay.as_bytes()])?;
-        changed += forget.execute([relay.as_bytes()])?;
-    }
-    Ok(changed)
-}
-
-fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
-    let changed = match op {
-        StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
-        StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
-        StoreOp::PutFirstContact(state) => put_first_contact(connection, state),
-        StoreOp::PutLoneSource(source) => put_meta(connection, LONE_SOURCE, source),
-        StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
-            "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                relay.as_bytes(),
-                row.descriptor,
-                seconds(row.age.first_seen),
-                seconds(WallTime(row.age.belief.to_number())),
-                seconds(row.age.there_since),
-            ],
-        ),
-        StoreOp::Book(BookOp::PutWords { relay, words }) => put_words(connection, relay, words),
-        StoreOp::Book(BookOp::Remove(relays)) => remove_relays(connection, relays),
-        StoreOp::PutInbox { name, state } => connection.execute(
-            "INSERT INTO inboxes (name, state) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET state = excluded.state",
-            params![name, **state],
-        ),
-        StoreOp::PutOutbox { id, state } => connection.execute(
-            "INSERT INTO outbox (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
-            params![id.as_bytes(), **state],
-        ),
-        StoreOp::RemoveOutbox { id, last } => connection
-            .execute("DELETE FROM outbox WHERE id = ?1", params![id.as_bytes()])
-            .and_then(|_| meeting::put_left(connection, last)),
-        StoreOp::PutMessage { inbox, id, body, received_at } => connection.execute(
-            "INSERT INTO messages (inbox, id, body, received_at) SELECT ?1, ?2, ?3, ?4
-             WHERE NOT EXISTS (SELECT 1 FROM deleted WHERE inbox = ?1 AND id = ?2)
-             ON CONFLICT (inbox, id) DO NOTHING",
-            params![inbox, id.as_bytes(), body, seconds(*received_at)],
-        ),
+pub(super) fn to_message(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredMessage> {
+    let received_at = wall_time(row.get(4)?);
+    let inbox: String = row.get(1)?;
+    let contact = row.get::<_, Option<[u8; 16]>>(6)?.map(ContactKey);
+    let conversation = match contact {
+        Some(contact) => Some(Conversed {
+            contact,
+            number: row.get::<_, Option<i64>>(7)?.map(i64::unsigned_abs),
+            session: row.get(8)?,
+            written_at: row.get(9).map(optional_time)?.unwrap_or(received_at),
+            is_own: row.get(10)?,
+            acknowledged_at: row.get(11).map(optional_time)?,
+            fate: row.get::<_, Option<i64>>(12)?.and_then(Fate::of_number),
+        }),
+        None => None,
     };
-    changed.map(|_rows| ())
+    Ok(StoredMessage {
+        seq: row.get(0)?,
+        inbox: Some(inbox).filter(|name| !name.is_empty()),
+        id: MessageId(row.get(2)?),
+        body: PeerText::new(row.get(3)?),
+        received_at,
+        is_read: row.get(5)?,
+        conversation,
+    })
 }
 
-/// What the user has accepted stays accepted, whatever a program that was running then finds.
-fn put_first_contact(connection: &Connection, state: &[u8]) -> rusqlite::Result<usize> {
-    connection.execute(
-        "INSERT INTO meta (name, value) VALUES (?1, ?2)
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value <> ?3",
-        params![FIRST_CONTACT, state, [FIRST_CONTACT_ACCEPTED]],
-    )
+fn optional_time(seconds: Option<i64>) -> Option<WallTime> {
+    seconds.map(wall_time)
 }
 
-fn put_meta(connection: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<usize> {
-    connection.execute(
-        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        params![name, value],
-    )
-}
-
-fn wall_time(seconds: i64) -> WallTime {
+pub(super) fn wall_time(seconds: i64) -> WallTime {
     WallTime(seconds.max(0).unsigned_abs())
 }
 

@@ -25,8 +25,7 @@ impl Database {
     /// Kept messages whose id begins with these hexadecimal digits, oldest first. At most a page.
     pub(crate) fn messages_named(&self, digits: &str) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
-            "SELECT seq, inbox, id, body, received_at, is_read FROM messages
-             WHERE seq > ?1 AND substr(lower(hex(id)), 1, length(?2)) = lower(?2) ORDER BY seq LIMIT ?3",
+            "is_own = 0 AND seq > ?1 AND substr(lower(hex(id)), 1, length(?2)) = lower(?2)",
             Some(digits),
             0,
         )
@@ -40,7 +39,7 @@ impl Database {
     ) -> Result<Vec<Place>, DatabaseError> {
         self.rows(
             "SELECT seq, is_read FROM messages
-             WHERE received_at < ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq",
+             WHERE is_own = 0 AND received_at < ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq",
             params![seconds(before), inbox],
             |row| {
                 Ok(Place {
@@ -65,7 +64,8 @@ impl Database {
         for seq in places {
             transaction
                 .execute(
-                    "INSERT INTO deleted (inbox, id, deleted_at) SELECT inbox, id, ?2 FROM messages WHERE seq = ?1
+                    "INSERT INTO deleted (inbox, id, deleted_at, contact)
+                     SELECT inbox, id, ?2, contact FROM messages WHERE seq = ?1
                      ON CONFLICT (inbox, id) DO UPDATE SET deleted_at = excluded.deleted_at",
                     params![seq, seconds(now)],
                 )

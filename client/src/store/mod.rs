@@ -4,6 +4,7 @@
 //! One batch of ops is one commit (group commit); the driver has at most one batch with the store
 //! at a time.
 
+mod contacts;
 mod database;
 mod files;
 mod key;
@@ -11,6 +12,7 @@ mod lock;
 mod mail;
 mod meeting;
 mod migrate;
+mod ops;
 mod profile;
 mod seeds;
 #[cfg(test)]
@@ -22,6 +24,8 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 use umbel_proto::time::WallTime;
 
+pub use contacts::{Conversed, Fate, HistoryFilter};
+pub(crate) use contacts::{Named, StoredContact};
 pub use database::{DatabaseError, StoredMessage};
 pub use files::FilesFault;
 pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
@@ -53,7 +57,7 @@ enum Job {
         inbox: Option<String>,
         after: i64,
         is_unread: bool,
-        done: oneshot::Sender<Found>,
+        done: oneshot::Sender<Page>,
     },
     MarkRead {
         seq: i64,
@@ -66,7 +70,7 @@ enum Job {
     },
 }
 
-type Found = Result<Vec<StoredMessage>, DatabaseError>;
+type Page = Result<Vec<StoredMessage>, DatabaseError>;
 
 /// The store's thread is gone: the client was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +150,7 @@ impl Store {
         inbox: Option<String>,
         after: i64,
         is_unread: bool,
-    ) -> Result<Found, StoreClosed> {
+    ) -> Result<Page, StoreClosed> {
         self.ask(|done| Job::Messages {
             inbox,
             after,

@@ -56,10 +56,11 @@ fn database(profile: &Path) -> Database {
 
 fn put_message(number: u64) -> StoreOp {
     StoreOp::PutMessage {
-        inbox: "main".to_owned(),
+        inbox: Some("main".to_owned()),
         id: message_id(number),
         body: vec![b'm'; 500],
         received_at: WallTime(1000 + number),
+        letter: None,
     }
 }
 

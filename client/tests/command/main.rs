@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod contact;
 #[path = "../ended/mod.rs"]
 mod ended;
 mod help;

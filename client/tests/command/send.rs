@@ -34,7 +34,7 @@ fn each_fault_of_an_address_has_its_own_words() {
 #[test]
 fn a_message_that_is_too_long_names_the_maximum() {
     let place = Place::with_profile();
-    let max = umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+    let max = umbel_proto::inbox::record::LETTER_LEN_MAX;
     let file = place.dir.path().join("large");
     std::fs::write(&file, vec![b'x'; max + 1]).unwrap();
     let output = place.run(&[
@@ -156,9 +156,19 @@ fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
         (0, "The outbox is empty.\n")
     );
     let address = address();
-    let sent = place.run(&["send", &address, "take me back", "--expire-after", "2d"]);
+    let sent = place.run(&[
+        "send",
+        &address,
+        "take me back",
+        "--one-way",
+        "--expire-after",
+        "2d",
+    ]);
     assert_eq!(code(&sent), 69, "{sent:?}");
-    assert_eq!(code(&place.run(&["send", &address, "and me"])), 69);
+    assert_eq!(
+        code(&place.run(&["send", &address, "and me", "--one-way"])),
+        69
+    );
 
     let listed = place.run(&["outbox", "list", "--json"]);
     let entries: Vec<Value> = stdout(&listed)

@@ -1,8 +1,10 @@
 //! A client's disk: committed writes survive a crash, others do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use umbel_client::core::{FIRST_CONTACT_ACCEPTED, Snapshot, StoreOp, StoreTicket};
+use umbel_client::core::{
+    ContactCard, ContactKey, FIRST_CONTACT_ACCEPTED, Letter, Snapshot, StoreOp, StoreTicket,
+};
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 
@@ -19,8 +21,18 @@ pub struct ClientDisk {
     relay_words: BTreeMap<RelayId, Vec<u8>>,
     inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
     outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
-    /// Messages that came, by inbox and id, in the order they came.
+    gone: Option<Vec<u8>>,
+    contacts: BTreeMap<ContactKey, zeroize::Zeroizing<Vec<u8>>>,
+    /// What its user sees of each contact.
+    pub cards: BTreeMap<ContactKey, ContactCard>,
+    /// The place of each message that came in a conversation.
+    pub letters: BTreeMap<MessageId, Letter>,
+    /// Messages of conversations that its user wrote, in that order.
+    pub written: Vec<(ContactKey, MessageId)>,
+    /// Messages that came, by inbox and id, in the order they came; "": answers of contacts that belong
+    /// to none.
     pub messages: Vec<(String, MessageId, Vec<u8>)>,
+    known: BTreeSet<(String, MessageId)>,
     /// How often a message came that was there already.
     pub duplicates: usize,
     /// While the disk is full nothing is written.
@@ -61,9 +73,21 @@ impl ClientDisk {
                 .collect(),
             // Nobody else waits in these worlds.
             left: Vec::new(),
+            gone: self.gone.clone(),
+            received_from: self
+                .letters
+                .iter()
+                .map(|(&id, letter)| (letter.contact, id))
+                .collect(),
+            contacts: self
+                .contacts
+                .iter()
+                .map(|(&key, state)| (key, state.clone()))
+                .collect(),
             received: self
                 .messages
                 .iter()
+                .filter(|(_, id, _)| !self.letters.contains_key(id))
                 .map(|(inbox, id, _)| (inbox.clone(), *id))
                 .collect(),
         }
@@ -146,17 +170,34 @@ impl ClientDisk {
             StoreOp::RemoveOutbox { id, .. } => {
                 self.outbox.remove(&id);
             }
+            StoreOp::PutGone(state) => self.gone = Some(state),
+            StoreOp::PutContact { key, card, state } => {
+                self.contacts.insert(key, state);
+                self.cards.insert(key, card);
+            }
+            StoreOp::RemoveContact(key) => {
+                self.contacts.remove(&key);
+                self.cards.remove(&key);
+            }
+            StoreOp::PutWritten { contact, id, .. } => {
+                if !self.written.contains(&(contact, id)) {
+                    self.written.push((contact, id));
+                }
+            }
+            StoreOp::Together(ops) => ops.into_iter().for_each(|op| self.apply(op)),
             StoreOp::PutMessage {
-                inbox, id, body, ..
+                inbox,
+                id,
+                body,
+                letter,
+                ..
             } => {
-                if self
-                    .messages
-                    .iter()
-                    .any(|(other, known, _)| *other == inbox && *known == id)
-                {
-                    self.duplicates += 1;
-                } else {
+                let inbox = inbox.unwrap_or_default();
+                self.letters.extend(letter.map(|letter| (id, letter)));
+                if self.known.insert((inbox.clone(), id)) {
                     self.messages.push((inbox, id, body));
+                } else {
+                    self.duplicates += 1;
                 }
             }
         }

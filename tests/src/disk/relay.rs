@@ -6,6 +6,7 @@ use serde_bytes::ByteBuf;
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
+use umbel_proto::inbox::mailbox::QueueKind;
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{Listed, Snapshot, StoreDone, StoreOp, StoredOnionKey};
 
@@ -87,6 +88,27 @@ impl RelayDisk {
     /// It keeps these, and no others.
     pub fn put_inbox_descriptors_back(&mut self, copy: InboxDescriptors) {
         self.committed.inbox_descriptors = copy;
+    }
+
+    /// All that it has of each mailbox: kind, names and keys, and its records.
+    pub fn mailboxes(&self) -> impl Iterator<Item = (QueueKind, Vec<u8>)> {
+        self.committed.queues.values().map(|queue| {
+            let snapshot = &queue.snapshot;
+            let mut bytes = snapshot.queue.0.to_vec();
+            bytes.extend(snapshot.terms.owner.0);
+            bytes.extend(snapshot.terms.sender.0);
+            let records = snapshot.records.iter();
+            bytes.extend(records.flat_map(|entry| entry.record.0));
+            bytes.extend(queue.bodies.values().flat_map(|body| body.iter().copied()));
+            (snapshot.terms.kind, bytes)
+        })
+    }
+
+    /// The effort that each public mailbox's owner has set.
+    pub fn efforts(&self) -> impl Iterator<Item = u32> {
+        let queues = self.committed.queues.values();
+        let public = queues.filter(|queue| queue.snapshot.terms.kind == QueueKind::Public);
+        public.map(|queue| queue.snapshot.terms.effort)
     }
 
     /// Whether there is a mailbox on it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_client::core::{Core, Notice, StoreOp, StoreTicket, Wish};
+use umbel_client::core::{Core, Notice, Recipient, StoreOp, StoreTicket, Wish};
 use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, Moment};
@@ -100,7 +100,7 @@ impl Bench {
         if self.sent.insert(id(number)) {
             self.wish(Wish::Send {
                 id: id(number),
-                address: *identity().address(),
+                to: Recipient::OneWay(*identity().address()),
                 body: vec![number; 40],
                 life: None,
             });

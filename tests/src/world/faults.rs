@@ -6,6 +6,7 @@ use umbel_proto::time::Duration;
 
 use super::World;
 use super::network::Node;
+use crate::disk::ClientDisk;
 use crate::shells::{ClientName, Input, RelayName};
 
 impl World {
@@ -91,6 +92,13 @@ impl World {
         let moment = self.moment_of(Node::Client(name.0));
         self.clients[name.0].start(&self.overlay, moment, &mut self.rng);
         self.drain(Node::Client(name.0));
+    }
+
+    /// A client starts anew from an earlier copy of its disk: a backup.
+    pub fn restore_client(&mut self, name: ClientName, disk: ClientDisk) {
+        self.crash_client(name);
+        self.clients[name.0].disk = disk;
+        self.restart_client(name);
     }
 
     /// These two can't reach each other until the network heals.

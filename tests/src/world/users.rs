@@ -1,7 +1,7 @@
 //! The users of a world: their actions, and the notices that they get.
 
 use rand::RngExt;
-use umbel_client::core::{Notice, Wish};
+use umbel_client::core::{Notice, Recipient, Wish};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, Instant};
@@ -18,18 +18,16 @@ impl World {
         self.drain(Node::Client(name.0));
     }
 
-    /// Sends a message; its id.
+    /// Sends a message without a way back; its id.
     pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
+        self.send_to(from, Recipient::OneWay(*address), body)
+    }
+
+    /// Sends a message; its id.
+    pub fn send_to(&mut self, from: ClientName, to: Recipient, body: Vec<u8>) -> MessageId {
         let id = MessageId(self.rng.random());
-        self.wish(
-            from,
-            Wish::Send {
-                id,
-                address: *address,
-                body,
-                life: None,
-            },
-        );
+        let life = None;
+        self.wish(from, Wish::Send { id, to, body, life });
         id
     }
 

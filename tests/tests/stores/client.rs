@@ -82,8 +82,10 @@ impl Keeper for OnDisk {
         self.open();
         let store = self.store.as_ref().unwrap();
         let messages = store.messages().unwrap().into_iter();
-        let messages =
-            messages.map(|message| (message.inbox, message.id, message.body.into_bytes()));
+        let messages = messages.map(|message| {
+            let inbox = message.inbox.unwrap_or_default();
+            (inbox, message.id, message.body.into_bytes())
+        });
         restored_lines(
             &store.restore(WallTime(0)).unwrap(),
             &messages.collect::<Vec<_>>(),
@@ -191,10 +193,11 @@ impl Source for Asked {
                 words: if rng.random() { state } else { Vec::new() },
             }),
             _ => StoreOp::PutMessage {
-                inbox,
+                inbox: Some(inbox),
                 id,
                 body: state,
                 received_at: WallTime(rng.random_range(1..1000)),
+                letter: None,
             },
         };
         (StoreTicket::new(self.next_ticket), op)

@@ -12,6 +12,8 @@ use super::words::{planned_text, why_not_more};
 pub(in super::super) enum Fate {
     /// Enough holders have it.
     Held,
+    /// Its reader has it.
+    Acknowledged,
     /// Some have it, fewer than are wanted.
     Kept(Missing),
     /// It is still in the outbox, and nobody has it.
@@ -118,6 +120,7 @@ impl Progress {
             self.fate,
             Some(
                 Fate::Held
+                    | Fate::Acknowledged
                     | Fate::Failed(_)
                     | Fate::Cancelled
                     | Fate::Expired(_)
@@ -140,6 +143,7 @@ impl Progress {
     pub(in super::super) fn state(&self) -> &'static str {
         match self.fate() {
             Fate::Held => "held",
+            Fate::Acknowledged => "acknowledged",
             Fate::Kept(_) => "kept",
             Fate::Queued(_) => "queued",
             Fate::Expired(_) => "expired",
@@ -192,6 +196,7 @@ impl Progress {
                 format!("kept by {holders}; it has expired, and no more are tried")
             }
             Fate::Kept(Missing::Left) => format!("kept by {holders}; it has left the outbox since"),
+            Fate::Acknowledged => "acknowledged: its reader has it".to_owned(),
             Fate::Left => "left the outbox; nobody knows how many have it".to_owned(),
             Fate::Expired(Copies::None) => "expired; nobody has it".to_owned(),
             Fate::Expired(_) => "expired; a relay may have it".to_owned(),

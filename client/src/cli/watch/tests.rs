@@ -1,6 +1,6 @@
 //! A command's report on a message, by the notices that it got.
 
-use umbel_client::core::io::{Cancelled, SendFault};
+use umbel_client::core::io::{Cancelled, Recipient, SendFault};
 
 use super::words::planned_text;
 use super::*;
@@ -21,7 +21,7 @@ fn entry(holders: usize) -> OutboxEntry {
     let created_at = NOW;
     OutboxEntry {
         id: ID,
-        address,
+        to: Recipient::OneWay(address),
         len: 5,
         created_at,
         expires_at: created_at + Duration::from_secs(1000),
@@ -29,7 +29,26 @@ fn entry(holders: usize) -> OutboxEntry {
         wanted: 2,
         obstacle: None,
         next_try_at: None,
+        is_unacknowledged: false,
     }
+}
+
+#[test] // §11.8(4)
+fn a_message_that_its_reader_has_is_sent() {
+    let watch = after(0, &[held(2, 2), Notice::Acknowledged(ID)]);
+    assert!(watch.outcome().is_ok());
+    assert_eq!(watch.messages[&ID].state(), "acknowledged");
+}
+
+#[test]
+fn a_message_that_only_waits_for_its_reader_is_not_waited_for() {
+    let mut watch = Watch::new(Stage::Held, Duration::from_secs(10));
+    let waiting = OutboxEntry {
+        is_unacknowledged: true,
+        ..entry(2)
+    };
+    watch.add_all([waiting], NOW);
+    assert!(watch.messages.is_empty());
 }
 
 fn deferred() -> Notice {

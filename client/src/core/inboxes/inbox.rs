@@ -4,13 +4,14 @@
 //! Decides when the descriptor is published, and what the user hears. It has `Mailboxes`, and names
 //! those in its descriptor that senders are to be told of.
 
+mod effort;
 mod seals;
 
 use umbel_proto::chance::exponential;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
-use umbel_proto::inbox::record::{Message, RecordFault};
+use umbel_proto::inbox::record::{Opened, RecordFault};
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -27,6 +28,8 @@ use super::publish::{Posted, Publications, Turn};
 use super::rival::Rival;
 use super::sight::{Missing, Seen, Sight};
 use super::stored::{self, InboxState};
+use effort::Effort;
+pub(super) use effort::EffortState;
 use seals::SealKeys;
 
 /// Positions that have not answered for so long, while most have, are not waited for.
@@ -71,6 +74,7 @@ pub(super) struct Inbox {
     is_mending_told: bool,
     rival: Rival,
     pub(super) sight: Sight,
+    effort: Effort,
 }
 
 impl Inbox {
@@ -93,6 +97,7 @@ impl Inbox {
             is_mending_told: false,
             rival: Rival::default(),
             sight: Sight::new(cx),
+            effort: Effort::default(),
         }
     }
 
@@ -115,6 +120,7 @@ impl Inbox {
             is_mending_told: false,
             rival: Rival::default(),
             sight: Sight::restore(state.sight.clone()),
+            effort: Effort::restore(state.effort.clone(), Instant::default()),
         }
     }
 
@@ -140,6 +146,9 @@ impl Inbox {
             self.on_change(cx, change);
         }
         self.turn_seal_keys(cx);
+        if self.effort.drive(cx) {
+            self.change(cx);
+        }
         self.tell_if_mending(cx);
         self.save_if_due(cx);
         // Nothing leaves this client before it is durable here.
@@ -198,7 +207,8 @@ impl Inbox {
             return self.rest(cx, rest_mean);
         }
         let (seals, mailboxes) = (&self.seals, &self.mailboxes);
-        let contents = |epoch| contents(seals, mailboxes, epoch);
+        let effort = self.effort.in_descriptor();
+        let contents = |epoch| contents(seals, mailboxes, effort, epoch);
         let publications = &mut self.publications;
         if publications.post(cx, requests, self.id, &self.identity, contents, is_awaited) {
             self.touch(cx);
@@ -267,7 +277,7 @@ impl Inbox {
     }
 
     /// Opens a record that a mailbox of this inbox held.
-    pub(super) fn open(&self, cx: &Context<'_>, record: &[u8]) -> Result<Message, RecordFault> {
+    pub(super) fn open(&self, cx: &Context<'_>, record: &[u8]) -> Result<Opened, RecordFault> {
         self.seals.open(cx.wall, record)
     }
 
@@ -350,6 +360,39 @@ impl Inbox {
             cx.notify(Notice::Mending {
                 inbox: self.name.clone(),
             });
+        }
+    }
+
+    /// Records of strangers came; whether they are a flood.
+    pub(super) fn on_strangers(&mut self, now: Instant, count: usize) -> bool {
+        self.effort.on_strangers(now, count)
+    }
+
+    /// What holders are to be told of the effort: at which mailboxes, and how much. Only what is durable
+    /// here is told.
+    pub(super) fn efforts_to_tell(&mut self) -> Vec<(OwnMailbox, u32)> {
+        if self.saving != Saving::Saved {
+            return Vec::new();
+        }
+        let effort = &mut self.effort;
+        let created = self.mailboxes.created();
+        let to_tell =
+            created.filter_map(|(own, _)| Some((own.clone(), effort.next_told(own.queue)?)));
+        to_tell.collect()
+    }
+
+    /// A holder asks this effort from now on, or has not heard of it.
+    pub(super) fn on_effort_told(
+        &mut self,
+        cx: &Context<'_>,
+        queue: QueueId,
+        effort: u32,
+        is_told: bool,
+    ) {
+        let queues = self.mailboxes.all().iter().map(|own| own.queue);
+        self.effort.keep(&queues.collect::<Vec<_>>());
+        if self.effort.on_told(queue, effort, is_told) {
+            self.touch(cx);
         }
     }
 
@@ -454,6 +497,7 @@ impl Inbox {
             rests_until: self.rests_until,
             publications: self.publications.state(),
             sight: self.sight.state.clone(),
+            effort: self.effort.state().clone(),
         })
     }
 
@@ -463,7 +507,7 @@ impl Inbox {
     }
 
     /// When there is something to do, past moments included.
-    pub(super) fn timeouts(&self) -> impl Iterator<Item = Instant> {
+    pub(super) fn timeouts(&self, cx: &Context<'_>) -> impl Iterator<Item = Instant> {
         let save = if let Saving::Due(at) = self.saving {
             Some(at)
         } else {
@@ -475,12 +519,18 @@ impl Inbox {
             .chain(self.settles_at)
             .chain(self.tells_at)
             .chain(self.sight.timeout())
+            .chain(self.effort.timeout(cx))
     }
 }
 
 /// The contents of this epoch's descriptor, whichever revision it is; `None` if there is no key for
 /// it.
-fn contents(seals: &SealKeys, mailboxes: &Mailboxes, epoch: Epoch) -> Option<InboxDescriptor> {
+fn contents(
+    seals: &SealKeys,
+    mailboxes: &Mailboxes,
+    puzzle_effort: u32,
+    epoch: Epoch,
+) -> Option<InboxDescriptor> {
     let to_public = |mailbox: &OwnMailbox| Mailbox {
         relay: mailbox.relay,
         queue: mailbox.queue,
@@ -490,7 +540,7 @@ fn contents(seals: &SealKeys, mailboxes: &Mailboxes, epoch: Epoch) -> Option<Inb
         revision: 0,
         seal_key: seals.public(epoch)?,
         mailboxes: mailboxes.listed().map(to_public).collect(),
-        puzzle_effort: 0,
+        puzzle_effort,
     })
 }
 

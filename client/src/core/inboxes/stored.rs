@@ -6,11 +6,12 @@ use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::super::mailbox::OwnMailbox;
+use super::inbox::EffortState;
 use super::publish::PublicationState;
 use super::sight::SightState;
 
 /// Format of the stored state. The store brings older ones to it.
-pub(super) const VERSION: u8 = 8;
+pub(super) const VERSION: u8 = 9;
 
 /// The seal key of one epoch.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -39,6 +40,8 @@ pub(super) struct InboxState {
     pub(super) publications: Vec<PublicationState>,
     #[zeroize(skip)]
     pub(super) sight: SightState,
+    #[zeroize(skip)]
+    pub(super) effort: EffortState,
 }
 
 impl InboxState {

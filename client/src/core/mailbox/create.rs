@@ -1,9 +1,11 @@
 //! How a mailbox comes to be: a holder is drawn, and asked to make it, until it does or another is
 //! drawn (docs/protocol.md §10.5).
 
+use std::collections::BTreeSet;
+
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{QueueId, QueueNonce, RelayId};
-use umbel_proto::inbox::mailbox::{MailboxReply, QueueKind, Verb, queue_id};
+use umbel_proto::inbox::mailbox::{MailboxReply, Verb, queue_id};
 use umbel_proto::path::Paths;
 use zeroize::Zeroizing;
 
@@ -20,11 +22,18 @@ impl Mailboxes {
     /// Draws a holder for one more mailbox. Those that made none in this run come last of all.
     pub(super) fn add(&mut self, cx: &mut Context<'_>, paths: &Paths, is_companion: bool) -> bool {
         let taken: Vec<RelayId> = self.all.iter().map(|mailbox| mailbox.relay).collect();
-        let mut drawn =
-            paths.draw_holder(cx.known(), &taken, self.refusing.iter().copied(), cx.rng);
+        let known = cx.known();
+        let mut draw = |unwanted: &BTreeSet<RelayId>| {
+            paths.draw_holder(known, &taken, unwanted.iter().copied(), cx.rng)
+        };
+        let mut drawn = None;
+        if !self.apart_from.is_empty() {
+            drawn = draw(&(&self.apart_from | &self.refusing));
+        }
+        drawn = drawn.or_else(|| draw(&self.refusing));
         if drawn.is_none() && !self.refusing.is_empty() {
             self.refusing.clear();
-            drawn = paths.draw_holder(cx.known(), &taken, [], cx.rng);
+            drawn = draw(&self.refusing);
         }
         let Some(relay) = drawn else { return false };
         let mut nonce = QueueNonce([0; QueueNonce::LEN]);
@@ -64,7 +73,7 @@ impl Mailboxes {
                 nonce: mailbox.nonce,
                 owner: SigningKey::from_seed(&mailbox.owner_seed).public(),
                 sender: SigningKey::from_seed(&mailbox.sender_seed).public(),
-                kind: QueueKind::Public,
+                kind: owner.queue_kind(),
             };
             let question = Question::Mailbox {
                 verb,

@@ -24,6 +24,8 @@ pub(in super::super) struct Mailboxes {
     pub(super) health: BTreeMap<QueueId, Health>,
     /// Relays that made no mailbox in this run, though they were asked often enough.
     pub(super) refusing: BTreeSet<RelayId>,
+    /// Relays that hold what must not be linked with these, if there are others.
+    pub(super) apart_from: BTreeSet<RelayId>,
     /// Mailboxes came, went, were made, or are listed or no longer.
     pub(super) has_moved: bool,
 }
@@ -56,6 +58,23 @@ impl Mailboxes {
             all,
             has_moved: true,
             ..Self::default()
+        }
+    }
+
+    /// From now on other holders than these are drawn, if there are any.
+    pub(in super::super) fn keep_apart_from(&mut self, relays: &[RelayId]) {
+        if !self.apart_from.iter().eq(relays) {
+            self.apart_from = relays.iter().copied().collect();
+        }
+    }
+
+    /// Senders are no longer told of the usual mailbox that was made first: another takes its place.
+    pub(in super::super) fn retire_oldest(&mut self, cx: &Context<'_>) {
+        let mut usual = self.all.iter_mut();
+        let oldest = usual.find(|mailbox| mailbox.is_listed() && !mailbox.is_companion);
+        if let Some(mailbox) = oldest {
+            mailbox.retired_at = Some(cx.wall);
+            self.has_moved = true;
         }
     }
 

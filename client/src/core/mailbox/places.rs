@@ -185,6 +185,7 @@ impl Visit {
 #[cfg(test)]
 mod tests {
     use umbel_proto::ids::RelayId;
+    use umbel_proto::inbox::mailbox::QueueKind;
     use umbel_proto::time::Instant;
 
     use super::super::super::inboxes::InboxId;
@@ -197,7 +198,7 @@ mod tests {
     fn visit(number: u8) -> (QueueId, Visit) {
         let queue = QueueId([number; QueueId::LEN]);
         let mailbox = OwnMailbox::for_test(RelayId([number; RelayId::LEN]), queue);
-        (queue, Visit::new(&mailbox))
+        (queue, Visit::new(&mailbox, QueueKind::Public))
     }
 
     fn followed_with(mailboxes: impl Iterator<Item = (QueueId, Visit)>) -> Followed {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_bytes::ByteBuf;
 use umbel_proto::chance::{Backoff, between, exponential};
 use umbel_proto::ids::{RecordId, RelayId};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, QueueKind, Refusal, Verb};
 use umbel_proto::limits::{
     PROBE_MAX, PROBE_MIN, PUSH_WINDOW_BYTES, REMOVE_MAX, SAVED_REMOVALS_MAX,
 };
@@ -31,6 +31,7 @@ const REMOVE_SHARE: usize = 8;
 
 /// One mailbox that is fetched from.
 pub(super) struct Visit {
+    kind: QueueKind,
     pub(super) relay: RelayId,
     owner_seed: Zeroizing<[u8; 32]>,
     pub(super) seat: Seat,
@@ -212,8 +213,9 @@ impl Phase {
 }
 
 impl Visit {
-    pub(super) fn new(mailbox: &OwnMailbox) -> Self {
+    pub(super) fn new(mailbox: &OwnMailbox, kind: QueueKind) -> Self {
         Self {
+            kind,
             relay: mailbox.relay,
             owner_seed: Zeroizing::new(mailbox.owner_seed),
             seat: Seat::Polled,
@@ -445,7 +447,7 @@ impl Visit {
 
     /// Whether records have to leave the holder now.
     fn has_to_remove(&self, params: &Params) -> bool {
-        let (records, bytes) = remove_from(params);
+        let (records, bytes) = remove_from(self.kind, params);
         let is_pressing = self.remove.len() >= records || self.pushed_bytes >= bytes;
         !self.remove.is_empty() && (!self.phase.is_subscription() || is_pressing)
     }
@@ -457,6 +459,11 @@ impl Visit {
             self.store_backoff.reset();
             return self.remove.push(record);
         }
+        self.put_off(cx);
+    }
+
+    /// Records can't be stored now: they stay with their holder, and come again.
+    pub(super) fn put_off(&mut self, cx: &mut Context<'_>) {
         self.has_more = true;
         // Messages fail together: that is one failure.
         if self.store_backoff.is_due(cx.now) {
@@ -513,9 +520,13 @@ impl Visit {
 }
 
 /// From how many records, or bytes, on something has to leave a holder at once.
-fn remove_from(params: &Params) -> (usize, usize) {
-    let bytes = usize::try_from(params.public_bytes_max).unwrap_or(usize::MAX);
-    let records = params.public_records_max / REMOVE_SHARE;
+fn remove_from(kind: QueueKind, params: &Params) -> (usize, usize) {
+    let (records, bytes) = match kind {
+        QueueKind::Public => (params.public_records_max, params.public_bytes_max),
+        QueueKind::Contact => (params.queue_records_max, params.queue_bytes_max),
+    };
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let records = records / REMOVE_SHARE;
     (
         SAVED_REMOVALS_MAX.min(records).max(1),
         REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1),
@@ -537,7 +548,7 @@ mod tests {
     fn a_mailbox_that_was_perhaps_never_asked_is_tried_again_before_it_has_failed() {
         let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
         let settled_after = |fault: AskFault, failures: usize| {
-            let mut visit = Visit::new(&mailbox);
+            let mut visit = Visit::new(&mailbox, QueueKind::Public);
             When::at(WALL).act(|cx| {
                 (0..failures).for_each(|_| {
                     visit.on_failed(cx, &Answer::Failed(fault));
@@ -558,7 +569,8 @@ mod tests {
         let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
         let visit = |refusal| {
             let refused = Answer::Mailbox(MailboxReply::Refused(refusal));
-            let visited = When::at(WALL).act(|cx| Visit::new(&mailbox).on_failed(cx, &refused));
+            let visited = When::at(WALL)
+                .act(|cx| Visit::new(&mailbox, QueueKind::Public).on_failed(cx, &refused));
             visited.0
         };
         assert_eq!(visit(Refusal::NoQueue), Some(Outcome::Gone));
@@ -577,7 +589,7 @@ mod tests {
         ] {
             params.public_records_max = records_max;
             params.public_bytes_max = bytes_max;
-            assert_eq!(remove_from(&params), expected);
+            assert_eq!(remove_from(QueueKind::Public, &params), expected);
         }
     }
 }

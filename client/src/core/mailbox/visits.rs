@@ -97,7 +97,7 @@ impl Visits {
         for (mailbox, is_listed) in mailboxes {
             let queue = mailbox.queue;
             let visit = left.remove(&queue);
-            let mut visit = visit.unwrap_or_else(|| Visit::new(mailbox));
+            let mut visit = visit.unwrap_or_else(|| Visit::new(mailbox, owner.queue_kind()));
             visit.set_listed(is_listed);
             followed.mailboxes.insert(queue, visit);
             self.woken.insert(MailboxId { owner, queue });
@@ -332,6 +332,19 @@ impl Visits {
             visit.unstored.remove(&record);
             visit.on_stored(cx, record, is_stored);
         }
+    }
+
+    /// Nothing more of a mailbox can be taken now: what it holds comes again.
+    pub(in super::super) fn put_off(&mut self, cx: &mut Context<'_>, id: MailboxId) {
+        if let Some((visit, _)) = self.wake(id) {
+            visit.put_off(cx);
+        }
+    }
+
+    /// Visits none of this owner's mailboxes any more.
+    pub(in super::super) fn leave(&mut self, owner: Owner) {
+        self.follow(owner, [].into_iter());
+        self.owners.remove(&owner);
     }
 
     /// There is news for this owner's user: `CaughtUp` is told again after it.

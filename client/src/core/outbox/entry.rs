@@ -27,6 +27,10 @@ pub(super) struct Entry {
     pub(super) needs_fresh: bool,
     /// The wait between two deposits that was last reported.
     pub(super) told_rest: Option<Instant>,
+    /// The store was asked in this run to keep it beside what came.
+    pub(super) is_written_noted: bool,
+    /// When its conversation sealed it last, in this run.
+    pub(super) sealed_at: Option<Instant>,
 }
 
 /// How far an attempt is.
@@ -56,12 +60,17 @@ pub(super) enum Told {
 }
 
 impl Entry {
+    /// Its user hears of it, unless the program says it.
+    pub(super) fn notify(&self, cx: &mut Context<'_>, notice: Notice) {
+        if !self.delivery.is_quiet() {
+            cx.notify(notice);
+        }
+    }
+
     pub(super) fn tell_unsaved(&mut self, cx: &mut Context<'_>, id: MessageId) {
         self.told = Told::Unsaved;
-        cx.notify(Notice::Unsaved {
-            id,
-            may_be_out: self.delivery.may_be_out(),
-        });
+        let may_be_out = self.delivery.may_be_out();
+        self.notify(cx, Notice::Unsaved { id, may_be_out });
     }
 
     /// How many have it, and how many are wanted.
@@ -79,7 +88,7 @@ impl Entry {
 
     pub(super) fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
         self.told_holders = Some(self.holders(cx));
-        cx.notify(self.held(cx, id));
+        self.notify(cx, self.held(cx, id));
     }
 
     /// Says who has it.
@@ -97,10 +106,8 @@ impl Entry {
         let rest = self.delivery.rests_until(cx.now);
         if let Some(until) = rest.filter(|_| self.told_rest != rest) {
             self.told_rest = rest;
-            cx.notify(Notice::Scheduled {
-                id,
-                wait: until.since(cx.now),
-            });
+            let wait = until.since(cx.now);
+            self.notify(cx, Notice::Scheduled { id, wait });
         }
     }
 }

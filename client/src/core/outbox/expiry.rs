@@ -1,5 +1,5 @@
-//! The end of a message's life (docs/protocol.md §10.5(1)): a message that too few hold by then
-//! leaves the outbox at once, whatever it waits for and whether any circuit works.
+//! The end of a message's life (docs/protocol.md §10.5(1)): a message that too few hold by then, or that
+//! its reader has not acknowledged, leaves the outbox at once, whatever it waits for and whether any circuit works.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,9 @@ impl Outbox {
         let over = self.ends.at.iter().take_while(|&&(at, _)| at <= by);
         let is_expired = |id: &MessageId| {
             self.entries.get(id).is_some_and(|entry| {
-                entry.told == Told::Queued && !entry.delivery.is_held_enough(&cx.network.params)
+                let delivery = &entry.delivery;
+                let is_wanting = !delivery.is_held_enough(&cx.network.params);
+                entry.told == Told::Queued && (is_wanting || delivery.is_acknowledged())
             })
         };
         let expired: Vec<MessageId> = over.map(|&(_, id)| id).filter(is_expired).collect();
@@ -57,8 +59,8 @@ impl Outbox {
         self.ends.next_at = next.map(|at| cx.now + at.since(by));
     }
 
-    /// Its life ended before enough holders had it: it leaves the outbox, and its user hears how
-    /// many have it, and whether another may (§10.5(1)).
+    /// Its life ended before enough holders had it, or before its reader acknowledged it: it leaves the
+    /// outbox, and its user hears how many have it, and whether another may (§10.5(1)).
     fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get(&id) else {
             return;

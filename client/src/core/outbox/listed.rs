@@ -2,22 +2,22 @@
 //! profile without a client.
 
 use umbel_proto::ids::MessageId;
-use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 use zeroize::Zeroizing;
 
 use super::super::delivery::Delivery;
-use super::super::io::{OutboxEntry, OutboxMessage};
+use super::super::io::{OutboxEntry, OutboxMessage, Recipient};
 use super::{Entry, Outbox, Stage, has_room};
 
 /// So much of the beginning of a stored state says how long its body is.
-pub const OUTBOX_HEAD_LEN: usize = 64;
+pub const OUTBOX_HEAD_LEN: usize = 128;
 
 impl Outbox {
     /// Each message, in the order they were sent.
     pub(in super::super) fn list(&self, params: &Params, moment: Moment) -> Vec<OutboxEntry> {
         let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
+        entries.retain(|(_, entry)| !entry.delivery.is_quiet());
         entries.sort_unstable_by_key(|(_, entry)| entry.seq);
         let to_listed = |(&id, entry): (&MessageId, &Entry)| {
             let next_try_at = entry
@@ -46,15 +46,15 @@ impl Entry {
     }
 }
 
-/// Reads a message from what is stored of it in the outbox; `None` if it can't be read. `wall` is
-/// the time now.
+/// Reads a message from what is stored of it in the outbox; `None` if it can't be read, or the program
+/// and not its user says it. `wall` is the time now.
 pub fn read_outbox_message(
     id: MessageId,
     state: &[u8],
     params: &Params,
     wall: WallTime,
 ) -> Option<OutboxMessage> {
-    let delivery = Delivery::restore(state, wall)?;
+    let delivery = Delivery::restore(state, wall).filter(|it| !it.is_quiet())?;
     let spacing = delivery.spacing(wall, params);
     let next_try_at = (!spacing.is_zero()).then(|| wall + spacing);
     let entry = OutboxEntry {
@@ -71,13 +71,13 @@ pub fn read_outbox_message(
 /// profile continues with it. The body is not longer than
 /// [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`]; `life` is that of a record if it is `None`.
 pub fn new_outbox_state(
-    address: InboxAddress,
+    to: Recipient,
     body: Vec<u8>,
     life: Option<Duration>,
     params: &Params,
     wall: WallTime,
 ) -> Zeroizing<Vec<u8>> {
-    Delivery::new(address, body, wall, life.unwrap_or(params.record_life)).state()
+    Delivery::new(to.into(), body, wall, life.unwrap_or(params.record_life)).state()
 }
 
 /// Whether one more message, which would be stored as `state`, has a place in an outbox whose
@@ -95,7 +95,7 @@ fn listed(id: MessageId, delivery: &Delivery, params: &Params) -> OutboxEntry {
     let (created_at, expires_at) = delivery.life();
     OutboxEntry {
         id,
-        address: *delivery.address(),
+        to: delivery.to().into(),
         len: delivery.body_len(),
         created_at,
         expires_at,
@@ -103,6 +103,7 @@ fn listed(id: MessageId, delivery: &Delivery, params: &Params) -> OutboxEntry {
         wanted: delivery.wanted(params),
         obstacle: delivery.obstacle(),
         next_try_at: None,
+        is_unacknowledged: delivery.is_kept(),
     }
 }
 
@@ -112,13 +113,14 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::wire;
 
+    use super::super::super::delivery::Destination;
     use super::super::{BYTES_MAX, MESSAGES_MAX};
     use super::*;
 
     fn state(len: usize) -> Zeroizing<Vec<u8>> {
         let address = *InboxIdentity::from_seed(&[3; 32]).address();
         new_outbox_state(
-            address,
+            Recipient::OneWay(address),
             vec![7; len],
             None,
             &Network::local().params,
@@ -129,7 +131,8 @@ mod tests {
     /// The beginning of what is stored of a message with a body of this length, whatever it is
     /// sealed for.
     fn head(len: usize) -> Vec<u8> {
-        wire::encode(&(4u8, [7u8; 32], len))
+        let address = *InboxIdentity::from_seed(&[3; 32]).address();
+        wire::encode(&(5u8, Destination::OneWay(address), len))
     }
 
     #[test]

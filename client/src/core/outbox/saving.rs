@@ -43,7 +43,7 @@ impl Outbox {
         let stage = entry.stage;
         if entry.told != Told::Queued {
             entry.told = Told::Queued;
-            cx.notify(Notice::Queued(id));
+            entry.notify(cx, Notice::Queued(id));
             if entry.delivery.held_count() > 0 {
                 entry.tell_held(cx, id);
                 // The message may have been written before.
@@ -112,6 +112,9 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
+        if !entry.delivery.is_stored() {
+            return;
+        }
         if let Saving::Due(before) = entry.saving {
             self.unsaved.remove(&(before, entry.seq, id));
         }

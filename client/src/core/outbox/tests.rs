@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
-use umbel_proto::inbox::descriptor::Mailbox;
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal};
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::network::Network;
@@ -37,6 +37,8 @@ struct Bench {
     outbox: Outbox,
     lookups: Lookups,
     requests: Requests,
+    contacts: Contacts,
+    inboxes: Inboxes,
     shared: Shared,
     now: Instant,
     wall: WallTime,
@@ -51,6 +53,8 @@ impl Bench {
             outbox: Outbox::default(),
             lookups: Lookups::default(),
             requests: Requests::default(),
+            contacts: Contacts::default(),
+            inboxes: Inboxes::default(),
             shared: surroundings(network, WALL),
             now: Instant::from_micros(0),
             wall: WALL,
@@ -61,7 +65,7 @@ impl Bench {
 
     fn with<T>(
         &mut self,
-        act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Lookups, &mut Requests) -> T,
+        act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Post<'_>) -> T,
     ) -> T {
         let (now, wall) = (self.now, self.wall);
         let mut cx = self.shared.context(Moment { now, wall }, &mut self.rng);
@@ -70,8 +74,12 @@ impl Bench {
         act(
             &mut self.outbox,
             &mut cx,
-            &mut self.lookups,
-            &mut self.requests,
+            &mut Post {
+                lookups: &mut self.lookups,
+                requests: &mut self.requests,
+                contacts: &mut self.contacts,
+                inboxes: &self.inboxes,
+            },
         )
     }
 
@@ -82,8 +90,8 @@ impl Bench {
     }
 
     fn send(&mut self) {
-        let address = *InboxIdentity::from_seed(&[3; 32]).address();
-        self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100], None));
+        let to = Recipient::OneWay(*InboxIdentity::from_seed(&[3; 32]).address());
+        self.with(|outbox, cx, _| outbox.send(cx, ID, to, vec![7; 100], None));
     }
 
     /// The descriptor is found: it names this many mailboxes.
@@ -93,22 +101,23 @@ impl Bench {
 
     /// The same, and this seal key.
     fn find_with_key(&mut self, key: &SealSecret, mailboxes: u8) {
-        let descriptor = Arc::new(InboxDescriptor {
+        let descriptor = InboxDescriptor {
             revision: 1,
             seal_key: key.public(),
             mailboxes: (0..mailboxes).map(mailbox).collect(),
             puzzle_effort: 0,
-        });
-        self.with(|outbox, cx, _, _| {
+        };
+        self.with(|outbox, cx, _| {
             outbox.waiting = Waiting::default();
             outbox.begin(cx, ID);
-            outbox.aim(cx, ID, &descriptor);
+            let route = Route::one_way(&descriptor, &cx.network.params);
+            outbox.aim(cx, ID, route);
         });
     }
 
     /// Seals for one mailbox more, asks those that are due, commits pending writes.
     fn drive(&mut self) {
-        self.with(|outbox, cx, lookups, requests| outbox.drive(cx, lookups, requests));
+        self.with(|outbox, cx, post| outbox.drive(cx, post));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -117,7 +126,7 @@ impl Bench {
     }
 
     fn answer(&mut self, number: u8, answer: &Answer) {
-        self.with(|outbox, cx, _, _| outbox.on_answer(cx, ID, mailbox(number).queue, answer));
+        self.with(|outbox, cx, _| outbox.on_answer(cx, ID, mailbox(number).queue, answer));
     }
 
     /// Answers everything that was asked of the store; says whether anything was.
@@ -149,7 +158,7 @@ impl Bench {
 
     fn on_stored(&mut self, ticket: StoreTicket, is_stored: bool) {
         if let Stored::Outbox(id) = ticket.stored {
-            self.with(|outbox, cx, _, _| outbox.on_stored(cx, id, ticket, is_stored));
+            self.with(|outbox, cx, _| outbox.on_stored(cx, id, ticket, is_stored));
         }
     }
 
@@ -220,7 +229,7 @@ fn restarted(bench: &Bench) -> Bench {
     restarted.wall = bench.wall;
     let state = state.expect("something was to be stored");
     restarted
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .with(|outbox, cx, _| outbox.restore(cx, ID, &state))
         .expect("what was stored can be read");
     restarted
 }
@@ -309,7 +318,7 @@ impl Bench {
     /// Whether this holder was asked and has not answered.
     fn is_asked(&mut self, number: u8) -> bool {
         let queue = mailbox(number).queue;
-        self.with(|outbox, _, _, _| outbox.entries[&ID].delivery.is_asked_of(queue))
+        self.with(|outbox, _, _| outbox.entries[&ID].delivery.is_asked_of(queue))
     }
 
     fn asked_count(&mut self) -> usize {

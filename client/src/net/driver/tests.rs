@@ -69,7 +69,7 @@ async fn a_message_that_no_holder_was_asked_for_is_unsent_on_a_full_disk() {
         requests
             .send(Request::Send {
                 id: ID,
-                address,
+                to: Recipient::OneWay(address),
                 body: vec![7; 120_000],
                 life: None,
                 done

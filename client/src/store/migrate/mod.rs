@@ -38,11 +38,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::Tables(FORMAT_14),
     Step::States(FORMAT_15),
     Step::States(FORMAT_16),
+    Step::Both(FORMAT_17_TABLES, FORMAT_17_STATES),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 16;
+pub(super) const VERSION: u32 = 17;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -52,6 +53,8 @@ pub(super) enum Step {
     Tables(&'static str),
     /// Rewrites the states in some rows.
     States(&'static [Rewrite]),
+    /// Changes the tables, then rewrites the states in some rows.
+    Both(&'static str, &'static [Rewrite]),
 }
 
 /// What old states don't say, and a step needs to know.
@@ -95,14 +98,23 @@ pub(super) const SCHEMA: &str = "
         body        BLOB NOT NULL,
         received_at INTEGER NOT NULL,
         is_read     INTEGER NOT NULL DEFAULT 0,
+        contact     BLOB,
+        number      INTEGER,
+        session     INTEGER,
+        written_at  INTEGER,
+        is_own      INTEGER NOT NULL DEFAULT 0,
+        acknowledged_at INTEGER,
+        fate        INTEGER,
         UNIQUE (inbox, id)
     ) STRICT;
     CREATE INDEX messages_unread ON messages (seq) WHERE is_read = 0;
     CREATE INDEX messages_received ON messages (received_at);
+    CREATE INDEX messages_contact ON messages (contact, seq) WHERE contact IS NOT NULL;
     CREATE TABLE deleted (
         inbox      TEXT NOT NULL,
         id         BLOB NOT NULL,
         deleted_at INTEGER NOT NULL,
+        contact    BLOB,
         PRIMARY KEY (inbox, id)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE guests (id INTEGER PRIMARY KEY AUTOINCREMENT, beat INTEGER NOT NULL) STRICT;
@@ -118,6 +130,20 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, beat INTEGER NOT NULL) STRICT;
     CREATE TABLE claims (seq INTEGER PRIMARY KEY, claimer INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
     CREATE TABLE left_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
+    CREATE TABLE contacts (
+        key          BLOB PRIMARY KEY,
+        state        BLOB NOT NULL,
+        name         TEXT UNIQUE,
+        inbox        TEXT,
+        address      BLOB,
+        pseudonym    BLOB NOT NULL,
+        is_initiator INTEGER NOT NULL,
+        is_stranger  INTEGER NOT NULL,
+        is_blocked   INTEGER NOT NULL,
+        verified     TEXT,
+        added_at     INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE names (name TEXT PRIMARY KEY, address BLOB NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
 ";
 
 const FORMAT_1: &str = "
@@ -218,6 +244,40 @@ const FORMAT_15: &[Rewrite] = &[Rewrite::inboxes(states::inbox_8)];
 /// To which key each copy of a message on its way out is sealed.
 const FORMAT_16: &[Rewrite] = &[Rewrite::messages(|old, _| states::message_4(old))];
 
+/// Contacts, the messages of their conversations, and names for addresses that were not written to.
+const FORMAT_17_TABLES: &str = "
+    CREATE TABLE contacts (
+        key          BLOB PRIMARY KEY,
+        state        BLOB NOT NULL,
+        name         TEXT UNIQUE,
+        inbox        TEXT,
+        address      BLOB,
+        pseudonym    BLOB NOT NULL,
+        is_initiator INTEGER NOT NULL,
+        is_stranger  INTEGER NOT NULL,
+        is_blocked   INTEGER NOT NULL,
+        verified     TEXT,
+        added_at     INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE names (name TEXT PRIMARY KEY, address BLOB NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
+    ALTER TABLE messages ADD COLUMN contact BLOB;
+    ALTER TABLE messages ADD COLUMN number INTEGER;
+    ALTER TABLE messages ADD COLUMN session INTEGER;
+    ALTER TABLE messages ADD COLUMN written_at INTEGER;
+    ALTER TABLE messages ADD COLUMN is_own INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN acknowledged_at INTEGER;
+    ALTER TABLE messages ADD COLUMN fate INTEGER;
+    CREATE INDEX messages_contact ON messages (contact, seq) WHERE contact IS NOT NULL;
+    ALTER TABLE deleted ADD COLUMN contact BLOB;
+";
+
+/// To whom a message on its way out goes: until now to an address, without a way back. And what an
+/// inbox asks of strangers.
+const FORMAT_17_STATES: &[Rewrite] = &[
+    Rewrite::messages(|old, _| states::message_5(old)),
+    Rewrite::inboxes(|old, _| states::inbox_9(old)),
+];
+
 impl Step {
     /// Takes this step, in a transaction of the caller's.
     pub(super) fn take(
@@ -230,6 +290,10 @@ impl Step {
             Self::States(rewrites) => rewrites
                 .iter()
                 .try_for_each(|rewrite| rewrite.run(connection, context)),
+            Self::Both(sql, rewrites) => {
+                Self::Tables(sql).take(connection, context)?;
+                Self::States(rewrites).take(connection, context)
+            }
         }
     }
 }

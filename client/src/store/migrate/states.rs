@@ -105,8 +105,17 @@ struct Mailbox6 {
 /// An inbox of format 7. Format 8 has a seal key for each epoch, and [`Mailbox8`]s.
 type Inbox7 = Inbox5<Mailbox6, (Publication4, bool)>;
 
+/// An inbox of format 8. Format 9 adds what it asks of strangers.
+type Inbox8 = (
+    u8,
+    [u8; 32],
+    Vec<Seal8>,
+    Vec<Mailbox8>,
+    Published5<(Publication4, bool)>,
+);
+
 /// A mailbox of format 8: its queue has a nonce.
-#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Mailbox8 {
     relay: [u8; 32],
     queue: [u8; 32],
@@ -121,7 +130,7 @@ struct Mailbox8 {
 }
 
 /// The seal key of an epoch, in format 8.
-#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Seal8 {
     epoch: u64,
     seed: [u8; 32],
@@ -197,6 +206,37 @@ struct Target4<'a> {
 enum Copy4<'a> {
     Held,
     Sealed { key: [u8; 8], record: &'a [u8] },
+}
+
+/// A message of format 4, to be read. Format 5 says whether it goes to an address or to a contact.
+type Message4 = (Head4, Enough2, Times3, Option<Obstacle3>);
+
+/// The beginning of [`Message4`].
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Head4 {
+    format: u8,
+    address: [u8; 32],
+    body: Vec<u8>,
+    targets: Vec<OwnedTarget4>,
+}
+
+/// [`Target4`], to be read.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct OwnedTarget4 {
+    relay: [u8; 32],
+    queue: [u8; 32],
+    sender_seed: [u8; 32],
+    effort: u32,
+    copy: OwnedCopy4,
+    is_named: bool,
+}
+
+/// [`Copy4`], to be read, with the kind that follows there.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+enum OwnedCopy4 {
+    Held,
+    Sealed { key: [u8; 8], record: Vec<u8> },
+    Unsealed,
 }
 
 /// What format 3 of a message adds.
@@ -389,6 +429,20 @@ pub(super) fn inbox_8(old: &[u8], context: &StepContext) -> Option<State> {
     Some(wire::encode_secret(&new))
 }
 
+/// An inbox of format 8 in format 9. It asks no more of strangers than the network does, and no holder
+/// was told otherwise.
+pub(super) fn inbox_9(old: &[u8]) -> Option<State> {
+    let (_, mut identity_seed, ..) = wire::decode::<Inbox8>(old)
+        .ok()
+        .filter(|(format, ..)| *format == 8)?;
+    identity_seed.zeroize();
+    let (wanted, in_descriptor, at_holders, moved_at) = (0_u32, 0_u32, 0_u32, 0_u64);
+    let told: [(); 0] = [];
+    let effort = (wanted, in_descriptor, at_holders, moved_at, told.as_slice());
+    let effort = wire::encode(&effort);
+    Some(with_added(9, old, &effort))
+}
+
 fn mailbox_8(old: &Mailbox6) -> Mailbox8 {
     let owner = SigningKey::from_seed(&old.owner_seed).public();
     let bound = || sha256(&[b"umbel queue id 1", &owner.0, &old.queue]);
@@ -442,6 +496,18 @@ pub(super) fn message_4(old: &[u8]) -> Option<State> {
     let head = (4_u8, &message.address, &message.body, targets);
     let head = wire::encode_secret(&head);
     Some(with_added(4, &head, rest))
+}
+
+/// A message of format 4 in format 5. It goes to an address, whose owner can't answer.
+pub(super) fn message_5(old: &[u8]) -> Option<State> {
+    wire::decode::<Message4>(old)
+        .ok()
+        .filter(|(head, ..)| head.format == 4)?;
+    let to_address = 0;
+    let mut new = Zeroizing::new(Vec::with_capacity(old.len() + 1));
+    new.extend([5, to_address]);
+    new.extend(old.iter().skip(1));
+    Some(new)
 }
 
 impl<'a> Target4<'a> {

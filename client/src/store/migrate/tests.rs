@@ -37,8 +37,10 @@ fn message_of(format: u8, added: &[u8]) -> Vec<u8> {
         },
         &[0],
     ];
-    let whole: [&[u8]; 7] = [
+    let whole: [&[u8]; 8] = [
         &[format],
+        // Format 5 says that it can't be answered.
+        if format < 5 { &[] } else { &[0] },
         &ADDRESS,
         &[2, b'h', b'i'],
         &[2],
@@ -118,6 +120,13 @@ fn inbox_of_8(epochs: [u8; 2], added: &[u8]) -> Vec<u8> {
         added,
     ];
     whole.concat()
+}
+
+/// The same in format 9.
+fn inbox_of_9(epochs: [u8; 2], added: &[u8]) -> Vec<u8> {
+    let mut inbox = inbox_of_8(epochs, &[added, &[0; 5]].concat());
+    inbox[0] = 9;
+    inbox
 }
 
 /// A guard that was confirmed and one that is not listed any more, and a relay of the second layer.
@@ -223,6 +232,39 @@ fn copies_of_a_message_of_format_3_are_sealed_to_no_key_that_is_known() {
 }
 
 #[test]
+fn a_message_of_format_4_goes_one_way() {
+    // Too few have it, enough since second 300, or the last attempt has begun.
+    for enough in [&[0][..], &[1, 0xac, 0x02], &[2]] {
+        let added = [enough, &[8, 20, 1, 15, 1, 5, 2, 1]].concat();
+        let old = message_of(4, &added);
+        let new = states::message_5(&old).unwrap();
+        assert_eq!(*new, message_of(5, &added));
+        assert!(states::message_5(&new).is_none());
+        for len in 0..old.len() {
+            assert!(states::message_5(&old[..len]).is_none(), "{len}");
+        }
+        assert!(states::message_5(&[&old[..], &[0]].concat()).is_none());
+    }
+}
+
+#[test]
+fn a_copy_of_a_message_of_format_4_may_be_unsealed() {
+    let targets: [&[u8]; 6] = [&[5; 32], &[6; 32], &[7; 32], &[0], &[2], &[1]];
+    let old: [&[u8]; 6] = [
+        &[4],
+        &ADDRESS,
+        &[2, b'h', b'i'],
+        &[1],
+        &targets.concat(),
+        &[0, 8, 20, 0, 0],
+    ];
+    let old = old.concat();
+    let new = states::message_5(&old).unwrap();
+    assert_eq!(new[..3], [5, 0, ADDRESS[0]]);
+    assert_eq!(new[2..], old[1..]);
+}
+
+#[test]
 fn an_inbox_of_format_2_is_to_be_published() {
     let old = inbox_of(2, &[]);
     // At once, since 1 is long past; 0 would say that nobody can know of it.
@@ -301,6 +343,14 @@ fn an_inbox_of_format_7_has_its_key_in_the_epochs_that_may_be_published() {
     assert_eq!(upgraded(31, 30), Some(31));
     assert_eq!(upgraded(30, 33), Some(34), "it was away");
     assert_eq!(upgraded(35, 30), Some(35), "the clock is behind");
+}
+
+#[test]
+fn an_inbox_of_format_8_asks_no_more_of_strangers_than_the_network() {
+    let old = inbox_of_8([0, 1], &[1, 0, 0, 9, 0, 0]);
+    let new = inbox_of_9([0, 1], &[1, 0, 0, 9, 0, 0]);
+    assert_eq!(*states::inbox_9(&old).unwrap(), new);
+    assert_only_whole(&old, states::inbox_9);
 }
 
 #[test] // §6.4(7)
@@ -391,7 +441,12 @@ impl Place {
         assert!(database.apply(&ops).iter().all(Result::is_ok));
         database.set_schema_version(4);
         drop(database);
-        let later = "ALTER TABLE relays DROP COLUMN there_since; DROP TABLE left_outbox; DROP TABLE relay_words";
+        let later = "ALTER TABLE relays DROP COLUMN there_since; DROP TABLE left_outbox; DROP TABLE relay_words;
+            DROP TABLE contacts; DROP TABLE names; DROP INDEX messages_contact;
+            ALTER TABLE messages DROP COLUMN contact; ALTER TABLE messages DROP COLUMN number;
+            ALTER TABLE messages DROP COLUMN session; ALTER TABLE messages DROP COLUMN written_at;
+            ALTER TABLE messages DROP COLUMN is_own; ALTER TABLE messages DROP COLUMN acknowledged_at;
+            ALTER TABLE messages DROP COLUMN fate; ALTER TABLE deleted DROP COLUMN contact";
         place.connection().execute_batch(later).unwrap();
         place
     }
@@ -450,7 +505,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0, 0];
     let unlooked = [0, 0, 0];
     let added = [&outdated[..], &unlooked].concat();
-    assert_eq!(*first.inboxes[0].1, inbox_of_8([0, 1], &added));
+    assert_eq!(*first.inboxes[0].1, inbox_of_9([0, 1], &added));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
@@ -471,8 +526,8 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 #[test]
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
-        inbox_of_8([0, 1], &[1, 0, 0, 9, 0, 0]),
-        message_of(4, &[1, 9, 8, 20, 1, 15, 1, 2]),
+        inbox_of_9([0, 1], &[1, 0, 0, 9, 0, 0]),
+        message_of(5, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );
     let place = Place::of_format_4(&snapshot_of(

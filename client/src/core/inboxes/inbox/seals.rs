@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rand::CryptoRng;
 use umbel_proto::crypto::kdf::{hkdf_expand, hkdf_extract};
-use umbel_proto::inbox::record::{Message, Opened, RecordFault, SealKey, SealSecret, open_record};
+use umbel_proto::inbox::record::{Opened, RecordFault, SealKey, SealSecret, open_record};
 use umbel_proto::limits::{SEAL_KEY_KEPT_AFTER, SEAL_KEYS_MAX};
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use zeroize::Zeroizing;
@@ -105,18 +105,13 @@ impl SealKeys {
     ///
     /// # Errors
     /// It is not a record, not for us, or its sender wrote nonsense.
-    pub(super) fn open(&self, wall: WallTime, record: &[u8]) -> Result<Message, RecordFault> {
+    pub(super) fn open(&self, wall: WallTime, record: &[u8]) -> Result<Opened, RecordFault> {
         let epoch = wall.epoch();
         let past = self.by_epoch.range(..=epoch).rev();
         let all = past.chain(self.by_epoch.range(epoch.next()..));
         let mut opened = Err(RecordFault::Seal);
         for (_, secret) in all {
-            opened = match open_record(secret, record) {
-                Ok(Opened::OneWay(message)) => Ok(message),
-                // This program can't answer.
-                Ok(Opened::Opening(_)) => Err(RecordFault::Version),
-                Err(fault) => Err(fault),
-            };
+            opened = open_record(secret, record);
             if opened != Err(RecordFault::Seal) {
                 break;
             }
@@ -130,7 +125,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
     use umbel_proto::ids::MessageId;
-    use umbel_proto::inbox::record::seal_record;
+    use umbel_proto::inbox::record::{Message, seal_record};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use super::*;
 fn restarted_from(state: &[u8]) -> Bench {
     let mut bench = Bench::new(Network::local());
     bench
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, state))
+        .with(|outbox, cx, _| outbox.restore(cx, ID, state))
         .expect("it is read");
     bench
 }
@@ -13,7 +13,7 @@ fn restarted_from(state: &[u8]) -> Bench {
 #[test]
 fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
     let cancel =
-        |bench: &mut Bench| bench.with(|outbox, cx, _, requests| outbox.cancel(cx, requests, ID));
+        |bench: &mut Bench| bench.with(|outbox, cx, post| outbox.cancel(cx, post.requests, ID));
     let mut bench = Bench::new(Network::local());
     bench.send();
     bench.drive();
@@ -217,7 +217,7 @@ fn the_fates_of_the_last_messages_that_left_are_kept() {
         MessageId(id)
     };
     for number in 0..=LEFT_MAX {
-        bench.with(|outbox, cx, _, _| outbox.fail(cx, id(number), SendFault::TooLong));
+        bench.with(|outbox, cx, _| outbox.fail(cx, id(number), SendFault::TooLong));
     }
     let reason = SendFault::TooLong;
     let failed = |number| Notice::Failed {

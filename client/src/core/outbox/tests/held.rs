@@ -12,7 +12,7 @@ fn what_holders_took_is_known_after_a_restart() {
             "the third may answer yet"
         );
         if is_stopped {
-            bench.with(|outbox, cx, _, _| outbox.stop(cx));
+            bench.with(|outbox, cx, _| outbox.stop(cx));
         } else {
             bench.pass(STORE_ANSWERS_AFTER);
         }
@@ -60,7 +60,7 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
         bench.find(3);
         bench.drive();
         assert_eq!(bench.listed().len(), 1, "it ends before the attempt does");
-        bench.with(|outbox, cx, _, _| outbox.save_at(ID, cx.now));
+        bench.with(|outbox, cx, _| outbox.save_at(ID, cx.now));
         bench.drive();
     }
     bench = restarted(&bench);
@@ -146,7 +146,7 @@ fn answers_from_before_it_was_durable_are_known_after_a_restart() {
     bench.answer(0, &TAKEN);
     bench.answer(1, &TAKEN);
     assert!(bench.stored(true));
-    bench.with(|outbox, cx, _, _| outbox.stop(cx));
+    bench.with(|outbox, cx, _| outbox.stop(cx));
     assert_eq!(restarted(&bench).listed(), [(2, 2)]);
 }
 

@@ -7,8 +7,8 @@ fn messages_that_enough_have_give_way() {
     let state = held_by_two_before().outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(Network::local());
     let id = |number| MessageId([number; 16]);
-    let address = *InboxIdentity::from_seed(&[3; 32]).address();
-    bench.with(|outbox, cx, _, _| {
+    let to = Recipient::OneWay(*InboxIdentity::from_seed(&[3; 32]).address());
+    bench.with(|outbox, cx, _| {
         (10..30).for_each(|number| {
             outbox
                 .restore(cx, id(number), &state)
@@ -20,7 +20,7 @@ fn messages_that_enough_have_give_way() {
         }
         assert_eq!(outbox.active.len(), ACTIVE_FOR_MORE_MAX);
         for number in 40..50 {
-            outbox.send(cx, id(number), address, vec![7; 100], None);
+            outbox.send(cx, id(number), to.clone(), vec![7; 100], None);
         }
         assert_eq!(outbox.next_due(cx.now).map(|(_, _, id)| id), Some(id(40)));
         outbox.active.clear();
@@ -46,7 +46,7 @@ fn a_place_that_becomes_free_is_taken_at_once() {
     let mut bench = Bench::new(Network::local());
     for number in 0..30 {
         bench
-            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .with(|outbox, cx, _| outbox.restore(cx, MessageId([number; 16]), &state))
             .expect("it is the same");
     }
     // The view is empty: no inbox is found, and each attempt ends as soon as it is looked at.
@@ -75,19 +75,19 @@ fn messages_of_an_outbox_begin_one_after_the_other() {
     let mut bench = Bench::new(unhurried());
     for number in 0..8 {
         bench
-            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .with(|outbox, cx, _| outbox.restore(cx, MessageId([number; 16]), &state))
             .expect("it is read");
     }
     let due = |bench: &mut Bench| {
-        bench.with(|outbox, cx, _, _| outbox.waiting.drain().filter(|due| due.0 <= cx.now).count())
+        bench.with(|outbox, cx, _| outbox.waiting.drain().filter(|due| due.0 <= cx.now).count())
     };
     assert_eq!(due(&mut bench), 1);
     let mut bench = Bench::new(unhurried());
     for number in 0..8 {
         bench
-            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .with(|outbox, cx, _| outbox.restore(cx, MessageId([number; 16]), &state))
             .expect("it is read");
     }
-    bench.with(|outbox, cx, _, _| outbox.flush(cx));
+    bench.with(|outbox, cx, _| outbox.flush(cx));
     assert_eq!(due(&mut bench), 1, "though all of them are asked for");
 }

@@ -43,7 +43,7 @@ fn held_by_one_in_week_4() -> (Bench, u8) {
     let holder = (0..3)
         .find(|&number| bench.record_for(number).is_none())
         .unwrap();
-    bench.with(|outbox, cx, _, _| outbox.stop(cx));
+    bench.with(|outbox, cx, _| outbox.stop(cx));
     (bench, holder)
 }
 
@@ -72,7 +72,7 @@ fn a_stored_record_is_deposited_as_it_is_in_the_week_of_its_key() {
 fn a_record_that_was_sealed_anew_stays_over_a_restart() {
     let (before, holder) = held_by_one_in_week_4();
     let mut turned = in_week(5, &before);
-    turned.with(|outbox, cx, _, _| outbox.stop(cx));
+    turned.with(|outbox, cx, _| outbox.stop(cx));
     let bench = in_week(5, &turned);
     for number in (0..3).filter(|&number| number != holder) {
         assert_eq!(bench.record_for(number), turned.record_for(number));

@@ -11,19 +11,19 @@ fn the_time_of_the_second_deposit_is_reported_once_and_stored() {
     );
     bench.drive();
     assert_eq!(bench.notices(), []);
-    bench.with(|outbox, cx, _, _| outbox.stop(cx));
+    bench.with(|outbox, cx, _| outbox.stop(cx));
 
     let state = bench.outbox.entries[&ID].delivery.state();
     let mut soon = Bench::new(unhurried());
     soon.wall = bench.wall + wait / 2;
-    soon.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+    soon.with(|outbox, cx, _| outbox.restore(cx, ID, &state))
         .expect("it is read");
     let next_try_at = soon.entries()[0].next_try_at.expect("it waits");
     assert!(
         next_try_at > soon.wall && next_try_at <= bench.wall + wait,
         "no later than it was to be"
     );
-    soon.with(|outbox, cx, _, _| outbox.flush(cx));
+    soon.with(|outbox, cx, _| outbox.flush(cx));
     assert_eq!(
         soon.entries()[0].next_try_at,
         Some(next_try_at),
@@ -32,7 +32,7 @@ fn the_time_of_the_second_deposit_is_reported_once_and_stored() {
 
     let mut late = Bench::new(unhurried());
     late.wall = bench.wall + wait + Duration::from_secs(1);
-    late.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+    late.with(|outbox, cx, _| outbox.restore(cx, ID, &state))
         .expect("it is read");
     late.find(3);
     (0..3).for_each(|_| late.drive());
@@ -48,7 +48,7 @@ fn restored(state: &[u8], wall: WallTime) -> Bench {
     let mut bench = Bench::new(unhurried());
     bench.wall = wall;
     bench
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, state))
+        .with(|outbox, cx, _| outbox.restore(cx, ID, state))
         .expect("it is read");
     bench
 }
@@ -63,7 +63,7 @@ fn from_the_future() -> Bench {
 #[test] // §10.5(2)
 fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
     let mut bench = from_the_future();
-    let entry = bench.entries()[0];
+    let entry = bench.entries().remove(0);
     assert!(
         entry
             .next_try_at

@@ -7,12 +7,12 @@ fn an_outbox_of_another_format_is_refused() {
     let mut bench = Bench::new(Network::local());
     bench.send();
     let state = bench.outbox.entries[&ID].delivery.state();
-    assert_eq!(state[0], 4);
-    for format in [1, 2, 3, 5] {
+    assert_eq!(state[0], 5);
+    for format in [1, 2, 3, 4, 6] {
         let mut other = state.to_vec();
         other[0] = format;
         let mut bench = Bench::new(Network::local());
-        let restored = bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &other));
+        let restored = bench.with(|outbox, cx, _| outbox.restore(cx, ID, &other));
         assert_eq!(restored, Err(SnapshotFault::Outbox(ID)));
     }
 }
@@ -22,7 +22,7 @@ fn whether_enough_hold_a_message_is_looked_at_anew() {
     let state = held_by_two_where(3).outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(Network::local());
     bench
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .with(|outbox, cx, _| outbox.restore(cx, ID, &state))
         .expect("it is read");
     assert!(!bench.outbox.entries[&ID].delivery.has_enough());
     bench.find(3);
@@ -46,9 +46,9 @@ fn a_stored_message_is_read_by_those_who_only_look() {
             .is_some_and(|at| at <= bench.wall + wait)
     );
     assert!(read_outbox_message(ID, &state[1..], params, bench.wall).is_none());
-    let address = read.entry.address;
+    let to = read.entry.to;
     let fresh = new_outbox_state(
-        address,
+        to,
         vec![1, 2],
         Some(Duration::from_secs(60)),
         params,

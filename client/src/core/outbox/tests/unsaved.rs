@@ -98,7 +98,7 @@ fn a_holder_without_a_sealed_record_still_counts_as_wanted() {
     bench.send();
     bench.drive();
     bench.find(3);
-    bench.with(|outbox, cx, lookups, requests| outbox.advance(cx, lookups, requests, ID));
+    bench.with(|outbox, cx, post| outbox.advance(cx, post, ID));
     assert!(bench.stored(false), "while it is sealed for one of three");
     (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
     assert_eq!(bench.notices(), [IN_DOUBT], "one holder is not enough");
@@ -107,7 +107,7 @@ fn a_holder_without_a_sealed_record_still_counts_as_wanted() {
     bench.pass(STORE_RETRY);
     let mut restarted = restarted(&bench);
     let wanted = |bench: &mut Bench| {
-        bench.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params))
+        bench.with(|outbox, cx, _| outbox.entries[&ID].delivery.wanted(&cx.network.params))
     };
     assert_eq!(
         wanted(&mut restarted),
@@ -154,7 +154,7 @@ fn a_store_that_fails_does_not_bring_the_next_attempt_forward() {
         let due_at = bench.now + retry_in;
         assert!(bench.stored(false), "as it was sealed");
         if is_flushed {
-            bench.with(|outbox, cx, _, _| outbox.flush(cx));
+            bench.with(|outbox, cx, _| outbox.flush(cx));
         }
         let told_at = if is_flushed { bench.now } else { due_at };
         bench.pass(STORE_RETRY);
