@@ -8,6 +8,8 @@
 mod contact;
 mod gone;
 mod stored;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +35,9 @@ use super::requests::{Answer, Requests};
 use contact::{Beginning, Contact};
 use gone::Gone;
 
-/// Most contacts; beyond it no stranger's first message is taken, which stays with its holders.
-pub const CONTACTS_MAX: usize = 4096;
+/// Most strangers of one inbox who have no answer: of more, the one who wrote first is forgotten, whose
+/// messages stay. If they write again they begin anew, under the same name.
+pub const STRANGERS_MAX: usize = 1024;
 
 /// Names a contact in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,9 +97,14 @@ pub(super) struct Contacts {
 }
 
 impl Contacts {
-    pub(super) fn restore(&mut self, key: ContactKey, state: &[u8]) -> Result<(), SnapshotFault> {
+    pub(super) fn restore(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ContactKey,
+        state: &[u8],
+    ) -> Result<(), SnapshotFault> {
         let id = self.next_id();
-        let contact = Contact::restore(id, key, state).ok_or(SnapshotFault::Contact(key))?;
+        let contact = Contact::restore(cx, id, key, state).ok_or(SnapshotFault::Contact(key))?;
         self.insert(contact);
         Ok(())
     }
@@ -190,7 +198,10 @@ impl Contacts {
             pseudonym: pseudonym.unwrap_or_else(|| unreachable!("this side begins")),
         };
         let id = self.next_id();
-        Ok(self.insert(Contact::new(cx, id, thread, beginning)))
+        let mut contact = Contact::new(cx, id, thread, beginning);
+        // It is stored before a message that names it.
+        contact.save_if_due(cx);
+        Ok(self.insert(contact))
     }
 
     pub(super) fn set_blocked(&mut self, cx: &Context<'_>, key: ContactKey, is_blocked: bool) {
@@ -205,9 +216,13 @@ impl Contacts {
         &mut self,
         cx: &mut Context<'_>,
         key: ContactKey,
+        visits: &mut Visits,
     ) -> Option<(ContactId, Mailboxes)> {
         let id = self.by_key.remove(&key)?;
-        let contact = self.by_id.remove(&id)?;
+        let mut contact = self.by_id.remove(&id)?;
+        for (mailbox, record) in contact.take_unstored() {
+            visits.on_stored(cx, mailbox, record, true);
+        }
         self.due.cancel(&id);
         self.woken.remove(&id);
         self.moved.remove(&id);
@@ -438,13 +453,12 @@ impl Contacts {
 
     /// Begins a new session, or asks the side that may for one (§11.6).
     fn renew(&mut self, cx: &mut Context<'_>, inboxes: &Inboxes, id: ContactId) {
-        let Some(contact) = self.wake(id).filter(|it| it.may_renew(cx)) else {
-            return;
-        };
+        let Some(contact) = self.wake(id) else { return };
         if !contact.thread.is_initiator() {
-            contact.note_renewal(cx);
-            let key = contact.key;
-            return self.said.push(Said::Letter(key, Saying::Renewal));
+            return contact.ask_renewal(cx);
+        }
+        if !contact.may_renew(cx) {
+            return;
         }
         let writer = contact.inbox.as_deref();
         let writer = writer.and_then(|name| identity(inboxes, name));
@@ -485,12 +499,13 @@ impl Contacts {
             Some(id) => self.take_known(cx, identity, id, (mailbox, record), opening),
             None => self.take_stranger(cx, (name, identity), (mailbox, record), opening),
         };
+        let is_held = matches!(taken, Taken::Held);
         match taken {
             Taken::Held => visits.hold(mailbox, record),
             Taken::Useless => visits.discard(mailbox, record),
             Taken::Later => visits.put_off(cx, mailbox),
         }
-        known.is_none()
+        known.is_none() && is_held
     }
 
     fn take_known(
@@ -513,8 +528,11 @@ impl Contacts {
             .read_opening(&cx.network.id, reader, opening, cx.confirmed);
         let (read, again) = match read {
             Ok(read) => read,
-            Err(ReadFault::Contents(ContentsFault::Version)) => {
-                contact.tell(cx, ConversationEvent::NewerProgram);
+            Err(ReadFault::Contents(fault)) => {
+                contact.touch(cx); // it was opened
+                if fault == ContentsFault::Version {
+                    contact.tell(cx, ConversationEvent::NewerProgram);
+                }
                 return Taken::Useless;
             }
             Err(_) => return Taken::Useless,
@@ -538,9 +556,6 @@ impl Contacts {
         if self.gone.has(&opening.introduction.pseudonym) {
             return Taken::Useless;
         }
-        if self.by_id.len() >= CONTACTS_MAX {
-            return Taken::Later;
-        }
         let accepted = Thread::accept(&cx.network.id, reader, opening, cx.confirmed);
         let Ok((thread, read)) = accepted else {
             return Taken::Useless;
@@ -550,6 +565,7 @@ impl Contacts {
             address: opening.introduction.writer_address().ok().flatten(),
             pseudonym: opening.introduction.pseudonym,
         };
+        self.drop_oldest_stranger(cx, name);
         let id = self.next_id();
         let mut contact = Contact::new(cx, id, thread, beginning);
         contact.tell(cx, ConversationEvent::Begun);
@@ -557,6 +573,28 @@ impl Contacts {
         self.said.extend(said);
         self.insert(contact);
         Taken::Held
+    }
+
+    /// Makes room for one more stranger who writes to this inbox.
+    fn drop_oldest_stranger(&mut self, cx: &mut Context<'_>, inbox: &str) {
+        let is_stranger = |it: &&Contact| {
+            it.inbox.as_deref() == Some(inbox) && !it.facts.has_written && !it.facts.is_blocked
+        };
+        let strangers = || self.by_id.values().filter(is_stranger);
+        if strangers().count() < STRANGERS_MAX {
+            return;
+        }
+        let Some((id, key)) = strangers()
+            .find(|it| it.is_at_rest())
+            .map(|it| (it.id, it.key))
+        else {
+            return;
+        };
+        self.by_key.remove(&key);
+        self.by_id.remove(&id);
+        self.due.cancel(&id);
+        self.woken.remove(&id);
+        cx.store(StoreOp::DropStranger(key));
     }
 
     /// The store has a contact as it was after so many changes, or could not take it. Messages that

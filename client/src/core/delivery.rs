@@ -1,6 +1,8 @@
 //! One message and its mailboxes: a copy is sealed for each and deposited on a circuit of its own,
 //! at times that reveal nothing of one another (docs/protocol.md §10.5).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use umbel_proto::chance::{exponential, shuffle};
@@ -354,6 +356,13 @@ impl Delivery {
         matches!(self.enough, Enough::Kept)
     }
 
+    /// Whether each of these mailboxes has it.
+    pub(super) fn is_held_at(&self, mailboxes: &[Mailbox]) -> bool {
+        let held = self.targets.iter().filter(|target| target.is_held());
+        let held: Vec<QueueId> = held.map(|target| target.queue).collect();
+        mailboxes.iter().all(|it| held.contains(&it.queue))
+    }
+
     /// Its reader lacks it: no copy that was made before counts any more.
     pub(super) fn begin_anew(&mut self) {
         self.end_attempt();
@@ -510,10 +519,11 @@ impl Delivery {
                 .iter()
                 .any(|target| target.queue == mailbox.queue)
         };
+        let mut names = BTreeSet::new();
         let new = route
             .mailboxes
             .iter()
-            .filter(|mailbox| !is_known(mailbox))
+            .filter(|mailbox| !is_known(mailbox) && names.insert(mailbox.queue))
             .take(room);
         let mut new: Vec<(Mailbox, Instant)> =
             new.map(|mailbox| (mailbox.clone(), cx.now)).collect();

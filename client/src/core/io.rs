@@ -600,6 +600,8 @@ pub enum StoreOp {
     },
     /// A contact that is forgotten, with all messages of its conversation.
     RemoveContact(ContactKey),
+    /// A stranger whose conversation is forgotten, but not the messages.
+    DropStranger(ContactKey),
     /// The contacts that were removed lately.
     PutGone(Vec<u8>),
     /// All of these, or none.

@@ -46,8 +46,8 @@ use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
 use catching_up::CatchingUp;
-pub use contacts::CONTACTS_MAX;
 use contacts::Contacts;
+pub use contacts::STRANGERS_MAX;
 use context::{Context, Shared};
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
@@ -179,7 +179,8 @@ impl Core {
             core.inboxes.restore(name, &state)?;
         }
         for (key, state) in snapshot.contacts {
-            core.contacts.restore(key, &state)?;
+            let mut cx = core.shared.context(moment, rng);
+            core.contacts.restore(&mut cx, key, &state)?;
         }
         if let Some(state) = &snapshot.gone {
             core.contacts.restore_gone(state)?;
@@ -262,7 +263,8 @@ impl Core {
         let mut cx = self.shared.context(moment, rng);
         self.outbox
             .cancel_all_to(&mut cx, &mut self.requests, contact);
-        let Some((id, mailboxes)) = self.contacts.remove(&mut cx, contact) else {
+        let removed = self.contacts.remove(&mut cx, contact, &mut self.visits);
+        let Some((id, mailboxes)) = removed else {
             return;
         };
         let owner = Owner::Contact(id);

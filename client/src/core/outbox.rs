@@ -431,6 +431,7 @@ impl Outbox {
                 Sought::Pending => {}
                 Sought::Failed(reason) => self.defer(cx, id, reason),
                 Sought::Refused(fault) => self.refuse(cx, id, fault),
+                Sought::Complete => self.keep(cx, id),
                 Sought::Found(route) => self.aim(cx, id, route),
             }
         }

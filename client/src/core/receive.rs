@@ -71,8 +71,7 @@ impl Receiving {
                     strangers += usize::from(is_new);
                     continue;
                 }
-                useless @ (Some(Ok(Opened::OneWay(_)) | Err(_)) | None) => {
-                    strangers += usize::from(matches!(useless, Some(Err(_))));
+                Some(Ok(Opened::OneWay(_)) | Err(_)) | None => {
                     visits.discard(mailbox, record);
                     continue;
                 }

@@ -53,6 +53,9 @@ pub(super) fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result
             written_at,
         } => contacts::put_written(connection, contact, id, body, *written_at),
         StoreOp::RemoveContact(key) => contacts::remove(connection, key, Clock::wall()),
+        StoreOp::DropStranger(key) => {
+            connection.execute("DELETE FROM contacts WHERE key = ?1", params![key.0])
+        }
         StoreOp::PutGone(state) => put_meta(connection, GONE, state),
         // The transaction that these are in ends with the first that fails, and takes nothing.
         StoreOp::Together(ops) => return ops.iter().try_for_each(|op| execute(connection, op)),

@@ -4,6 +4,7 @@
 //! say: where to answer.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -124,8 +125,14 @@ impl Contents {
         let is_numbered_well = self.number.is_none_or(|Number { number, floor }| {
             (1..=number).contains(&floor) && number - floor < NUMBERS_AHEAD_MAX
         });
-        let has_queues = |item: &Item| !matches!(item, Item::Queues(queues) if queues.is_empty());
-        is_numbered_well && self.acknowledgement.is_sound() && self.items.iter().all(has_queues)
+        let is_good = |item: &Item| match item {
+            Item::Text(_) => true,
+            Item::Queues(queues) => {
+                let names: BTreeSet<_> = queues.iter().map(|it| it.queue).collect();
+                !queues.is_empty() && names.len() == queues.len()
+            }
+        };
+        is_numbered_well && self.acknowledgement.is_sound() && self.items.iter().all(is_good)
     }
 }
 
@@ -218,9 +225,11 @@ mod tests {
             assert!(!is_read(&contents(Some(number), Vec::new())), "{number:?}");
         }
         let queues = |count| {
-            let queues = (0..count).map(|_| queue(3)).collect();
-            contents(None, vec![Item::Queues(queues)])
+            let queues = (0..count).map(|number| queue(u8::try_from(number).unwrap()));
+            contents(None, vec![Item::Queues(queues.collect())])
         };
+        let twice = contents(None, vec![Item::Queues(vec![queue(1), queue(1)])]);
+        assert!(!is_read(&twice), "one queue, twice");
         assert!(is_read(&queues(CONTACT_QUEUES_MAX)) && !is_read(&queues(0)));
         assert!(!is_read(&queues(CONTACT_QUEUES_MAX + 1)));
         let items = |count| contents(None, (0..count).map(|_| text(1)).collect());

@@ -175,6 +175,10 @@ impl ClientDisk {
                 self.contacts.insert(key, state);
                 self.cards.insert(key, card);
             }
+            StoreOp::DropStranger(key) => {
+                self.contacts.remove(&key);
+                self.cards.remove(&key);
+            }
             StoreOp::RemoveContact(key) => {
                 self.contacts.remove(&key);
                 self.cards.remove(&key);

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use umbel_proto::chance::between;
-use umbel_proto::conversation::contents::{Contents, Item};
+use umbel_proto::conversation::contents::{Contents, Item, Number};
 use umbel_proto::conversation::envelope::EnvelopeQueue;
 use umbel_proto::conversation::numbering::NumberRange;
 use umbel_proto::conversation::opening::Introduction;
@@ -25,7 +25,7 @@ use umbel_proto::limits::{
     GAP_TOLD_AFTER, QUEUE_MOVED_WITHIN_MAX, QUEUE_MOVED_WITHIN_MIN, RENEWAL_PAUSE,
 };
 use umbel_proto::path::Paths;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, WallTime};
 use umbel_proto::wire::{self, Reader};
 use zeroize::Zeroizing;
 
@@ -43,6 +43,8 @@ use super::{ContactId, Said};
 
 /// The queues that are made for one contact.
 const QUEUES_WANTED: usize = 2;
+/// What was to be acknowledged before a start goes out within so long after it.
+const OVERDUE_WITHIN: Duration = Duration::from_secs(120);
 /// Records that are read and not durable; more are left with their holders.
 const CAME_MAX: usize = 64;
 /// Messages that say where this side reads, of which is noted that they do.
@@ -116,6 +118,8 @@ impl Contact {
             acknowledges_at: None,
             moves_at: next_move(cx),
             renewed_at: WallTime(0),
+            asks_renewal_at: None,
+            queues_said_at: None,
             sessions_before: 0,
         };
         Self {
@@ -142,8 +146,19 @@ impl Contact {
         }
     }
 
-    pub(super) fn restore(id: ContactId, key: ContactKey, bytes: &[u8]) -> Option<Self> {
+    pub(super) fn restore(
+        cx: &mut Context<'_>,
+        id: ContactId,
+        key: ContactKey,
+        bytes: &[u8],
+    ) -> Option<Self> {
         let mut state = ContactState::decode(bytes)?;
+        if let Some(at) = &mut state.facts.acknowledges_at {
+            // What is overdue at a start does not go out together with that of others; and the clock may
+            // have been ahead.
+            let overdue = cx.wall + between(Duration::ZERO, OVERDUE_WITHIN, cx.rng);
+            *at = (*at).max(overdue).min(cx.wall + ACKNOWLEDGED_WITHIN_MAX);
+        }
         Some(Self {
             id,
             key,
@@ -261,14 +276,15 @@ impl Contact {
     /// What the program has to say of its own accord: where this side reads, what arrived.
     fn say_what_is_due(&mut self, cx: &mut Context<'_>) -> Vec<Said> {
         let mut said = Vec::new();
-        if self.facts.is_blocked || !self.facts.has_written {
+        if self.facts.is_blocked || !self.facts.has_written || !self.has_way() {
             return said;
         }
         self.tell_missing(cx);
-        let is_due = self.facts.acknowledges_at.is_some_and(|at| at <= cx.wall);
+        let is_due = |at: Option<WallTime>| at.is_some_and(|at| at <= cx.wall);
         for (saying, is_due) in [
             (Saying::Queues, self.owes_queues()),
-            (Saying::Acknowledgement, is_due),
+            (Saying::Acknowledgement, is_due(self.facts.acknowledges_at)),
+            (Saying::Renewal, is_due(self.facts.asks_renewal_at)),
         ] {
             if is_due && self.saying.insert(saying) {
                 said.push(Said::Letter(self.key, saying));
@@ -298,7 +314,8 @@ impl Contact {
         // What asks may be lost, too.
         if self.asked_at == Instant::default() || self.asked_at + GAP_ASKED_EVERY <= cx.now {
             self.asked_at = cx.now;
-            self.facts.acknowledges_at = Some(cx.wall);
+            let wait = between(Duration::ZERO, GAP_TOLD_AFTER, cx.rng);
+            self.facts.acknowledges_at = Some(cx.wall + wait);
             self.touch(cx);
         }
     }
@@ -308,11 +325,17 @@ impl Contact {
         cx.notify(Notice::Conversation { contact, event });
     }
 
+    /// Whether there is anywhere to write to.
+    fn has_way(&self) -> bool {
+        self.thread.introduction().is_some() || !self.queues.is_empty()
+    }
+
     /// Whether there is still a reason to say this.
     pub(super) const fn owes(&self, saying: Saying) -> bool {
         match saying {
             Saying::Acknowledgement => self.facts.acknowledges_at.is_some(),
-            Saying::Text | Saying::Queues | Saying::Renewal => true,
+            Saying::Renewal => self.facts.asks_renewal_at.is_some(),
+            Saying::Text | Saying::Queues => true,
         }
     }
 
@@ -440,12 +463,20 @@ impl Contact {
 
     /// The program said this, and a holder has it.
     pub(super) fn on_said(&mut self, cx: &mut Context<'_>, saying: Saying) {
-        if saying == Saying::Acknowledgement {
-            self.facts.acknowledges_at = None;
-            if self.has_more_to_acknowledge {
-                self.plan_acknowledgement(cx);
+        match saying {
+            Saying::Acknowledgement => {
+                self.facts.acknowledges_at = None;
+                if self.has_more_to_acknowledge {
+                    self.plan_acknowledgement(cx);
+                }
+                self.touch(cx);
             }
-            self.touch(cx);
+            Saying::Renewal => {
+                // The request may be lost, too.
+                self.facts.asks_renewal_at = Some(cx.wall + RENEWAL_PAUSE);
+                self.touch(cx);
+            }
+            Saying::Text | Saying::Queues => {}
         }
     }
 
@@ -479,6 +510,7 @@ impl Contact {
         (mailbox, record): (MailboxId, RecordId),
         read: Read,
     ) -> Vec<Said> {
+        self.facts.asks_renewal_at = None; // it was read
         let mut said: Vec<Said> = self.on_acknowledged(read.acknowledged);
         said.extend(read.asked.into_iter().map(Said::Asked));
         let lost: u64 = read.lost.into_iter().map(len).sum();
@@ -517,10 +549,11 @@ impl Contact {
                     has_text = true;
                     text.extend_from_slice(part);
                 }
-                Item::Queues(queues) => {
+                Item::Queues(queues) if self.is_newest(contents) && self.queues != *queues => {
                     self.queues.clone_from(queues);
                     said = Some(Said::QueuesMoved(self.key));
                 }
+                Item::Queues(_) => {}
             }
         }
         let Some(number) = contents.number else {
@@ -546,6 +579,18 @@ impl Contact {
             });
         }
         said
+    }
+
+    /// Whether it says where the peer reads later than all that were read: messages come in any order.
+    fn is_newest(&mut self, contents: &Contents) -> bool {
+        let Some(Number { number, .. }) = contents.number else {
+            return false;
+        };
+        let is_newest = self.facts.queues_said_at.is_none_or(|last| last < number);
+        if is_newest {
+            self.facts.queues_said_at = Some(number);
+        }
+        is_newest
     }
 
     /// It is said with the next message, or after a random while (§11.9(3)).
@@ -574,9 +619,14 @@ impl Contact {
         last > now || last + RENEWAL_PAUSE <= now
     }
 
-    pub(super) fn note_renewal(&mut self, cx: &Context<'_>) {
-        self.facts.renewed_at = cx.wall;
-        self.touch(cx);
+    /// Asks for a new session, until there is one or a message of the peer's is read.
+    pub(super) fn ask_renewal(&mut self, cx: &Context<'_>) {
+        let pause = self.facts.renewed_at + RENEWAL_PAUSE;
+        let at = pause.min(cx.wall + RENEWAL_PAUSE).max(cx.wall);
+        if self.facts.asks_renewal_at.is_none() {
+            self.facts.asks_renewal_at = Some(at);
+            self.touch(cx);
+        }
     }
 
     /// Another session is written to from now on, and these messages are written again.
@@ -584,7 +634,10 @@ impl Contact {
         self.facts.sessions_before += 1;
         self.facts.told = None;
         self.facts.carriers.clear();
-        self.note_renewal(cx);
+        self.facts.renewed_at = cx.wall;
+        self.facts.asks_renewal_at = None;
+        self.facts.queues_said_at = None;
+        self.touch(cx);
         self.tell(cx, ConversationEvent::Renewed);
         // The peer may have lost where this side reads; and a session begins with a message.
         let queues = Said::Letter(self.key, Saying::Queues);
@@ -592,7 +645,7 @@ impl Contact {
         again.chain([queues]).collect()
     }
 
-    fn save_if_due(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn save_if_due(&mut self, cx: &mut Context<'_>) {
         let Saving::Due(at) = self.saving else { return };
         if at > cx.now {
             return;
@@ -642,6 +695,18 @@ impl Contact {
         records.map(|came| (came.mailbox, came.record)).collect()
     }
 
+    /// Whether nothing of it is on its way to the store.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.came.is_empty() && self.storing.is_empty() && self.saving == Saving::Saved
+    }
+
+    /// The records that were read and are not durable: nobody waits for them any more.
+    pub(super) fn take_unstored(&mut self) -> impl Iterator<Item = (MailboxId, RecordId)> + use<> {
+        let mut all = core::mem::take(&mut self.storing);
+        all.append(&mut self.came);
+        all.into_iter().map(|came| (came.mailbox, came.record))
+    }
+
     /// A holder made a queue, or did not.
     pub(super) fn on_created(&mut self, cx: &mut Context<'_>, queue: QueueId, answer: &Answer) {
         if self.mailboxes.on_created(cx, queue, answer).is_some() {
@@ -675,6 +740,8 @@ impl Contact {
         save.into_iter()
             .chain(self.mailboxes.timeouts())
             .chain(acknowledges_at.filter(|_| self.facts.has_written))
+            .chain(self.facts.asks_renewal_at.map(wait))
+            .chain(self.facts.has_written.then(|| wait(self.facts.moves_at)))
             .chain(gap)
     }
 }

@@ -59,6 +59,10 @@ pub(super) struct Facts {
     pub(super) moves_at: WallTime,
     /// When a session was last begun anew, or asked for.
     pub(super) renewed_at: WallTime,
+    /// When the peer is asked for a new session, if what it sends can't be read.
+    pub(super) asks_renewal_at: Option<WallTime>,
+    /// The number of the message, in this session, that said last where the peer reads.
+    pub(super) queues_said_at: Option<u64>,
     /// How many sessions there were before this.
     pub(super) sessions_before: u32,
 }

@@ -47,6 +47,8 @@ pub(super) enum Sought {
     Failed(DeferReason),
     /// There never will be one.
     Refused(SendFault),
+    /// All mailboxes there have it.
+    Complete,
     Found(Route),
 }
 
@@ -147,6 +149,7 @@ impl Outbox {
         requests.withdraw_deposits(id);
         entry.delivery.begin_anew();
         self.hasten(cx, id);
+        self.save_by(id, cx.now);
     }
 
     /// A contact reads elsewhere: what it has not acknowledged goes there, too.
@@ -262,7 +265,7 @@ impl Entry {
         let mut queues = Vec::new();
         let mut descriptor = None;
         match post.contacts.way_to(cx, letter.0) {
-            Way::None(fault) => return Sought::Refused(fault),
+            Way::None(fault) => return self.without_way(fault),
             Way::Queues(known) => queues = known,
             Way::Inbox(address) => {
                 let (requests, since) = (&mut *post.requests, self.attempt_at);
@@ -277,6 +280,10 @@ impl Entry {
                 }
             }
         }
+        let mailboxes = descriptor.as_ref().map_or(&queues, |it| &it.mailboxes);
+        if self.delivery.is_kept() && self.delivery.is_held_at(mailboxes) {
+            return Sought::Complete; // nothing is sealed for nobody
+        }
         let is_to_inbox = descriptor.is_some();
         let is_patient = self.attempt_at + QUEUES_PATIENCE_MAX > cx.now;
         let sealed = match self.sealed(cx, post.contacts, letter, id, is_to_inbox) {
@@ -288,6 +295,21 @@ impl Entry {
         let params = &cx.network.params;
         let route = Route::to_contact(sealed, descriptor.as_deref(), &queues, params);
         route.map_or(Sought::Pending, Sought::Found)
+    }
+
+    /// What becomes of a message while its contact can't be written to. One that holders have stays with
+    /// them; and where the peer reads may be said in a message that is still on its way.
+    fn without_way(&self, fault: SendFault) -> Sought {
+        match fault {
+            _ if self.delivery.is_kept() => Sought::Complete,
+            SendFault::NoWayBack if !self.delivery.is_quiet() => {
+                Sought::Failed(DeferReason::Holders)
+            }
+            SendFault::Blocked if self.delivery.held_count() > 0 => {
+                Sought::Failed(DeferReason::Holders)
+            }
+            fault => Sought::Refused(fault),
+        }
     }
 
     /// The message as its conversation seals it: as before, if that may still be used.

@@ -45,9 +45,9 @@ pub(super) struct Effort {
 
 impl Effort {
     pub(super) fn restore(state: EffortState, now: Instant) -> Self {
-        // What was under way is finished now.
+        // How long what was under way has waited is not known.
         let is_moving = state.in_descriptor != state.wanted || state.at_holders != state.wanted;
-        let follows_at = is_moving.then_some(now);
+        let follows_at = is_moving.then_some(now + EFFORT_HELD_AFTER);
         Self {
             state,
             follows_at,
@@ -83,7 +83,9 @@ impl Effort {
         if self.follows_at.is_none() {
             if self.is_flooded(cx.now) {
                 self.rise(cx);
-            } else if self.state.wanted > 0 && self.state.moved_at + EFFORT_FALLS_AFTER <= cx.wall {
+            } else if self.state.wanted > 0
+                && self.state.moved_at.min(cx.wall) + EFFORT_FALLS_AFTER <= cx.wall
+            {
                 self.fall(cx);
             }
         }

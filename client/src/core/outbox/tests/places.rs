@@ -91,3 +91,28 @@ fn messages_of_an_outbox_begin_one_after_the_other() {
     bench.with(|outbox, cx, _| outbox.flush(cx));
     assert_eq!(due(&mut bench), 1, "though all of them are asked for");
 }
+
+#[test] // §10.5(2)
+fn a_queue_that_is_named_twice_gets_one_copy() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    let descriptor = InboxDescriptor {
+        revision: 1,
+        seal_key: SealSecret::from_seed(&[4; 32]).public(),
+        mailboxes: vec![mailbox(0), mailbox(0)],
+        puzzle_effort: 0,
+    };
+    bench.with(|outbox, cx, _| {
+        outbox.waiting = Waiting::default();
+        outbox.begin(cx, ID);
+        let route = Route::one_way(&descriptor, &cx.network.params);
+        outbox.aim(cx, ID, route);
+    });
+    (0..5).for_each(|_| bench.drive());
+    bench.stored(true);
+    (0..5).for_each(|_| bench.answer(0, &TAKEN));
+    bench.pass(Duration::from_secs(3600));
+    bench.stored(true);
+    let now = bench.now;
+    assert_eq!(bench.with(|outbox, _, _| outbox.busy_count(now)), 0);
+}

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod crashes;
+
 use std::collections::BTreeMap;
 
 use umbel_client::core::{
