@@ -384,6 +384,7 @@ async fn send_by_process(
     let mut command = Command::new(umbel);
     command.arg("--profile").arg(profile).args([
         "send",
+        "--one-way",
         &address.to_text(),
         &"x".repeat(MESSAGE_LEN),
     ]);

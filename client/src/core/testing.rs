@@ -100,6 +100,14 @@ impl When {
         self.act_knowing(&[], act)
     }
 
+    /// The same in another network.
+    pub(super) fn act_in<T>(&self, network: Network, act: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let &Self { now, wall, .. } = self;
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut shared = surroundings(network, wall);
+        act(&mut shared.context(Moment { now, wall }, &mut rng))
+    }
+
     /// The same with these relays in view.
     pub(super) fn act_knowing<T>(
         &self,

@@ -616,7 +616,11 @@ fn a_message_that_is_never_acknowledged_leaves_the_outbox_when_its_life_ends() {
 
 #[test] // §10.5(7), §10.2(8)
 fn a_flood_makes_strangers_work_and_holders_ask_for_it() {
-    let (mut world, address) = world(120);
+    let mut network = Network::local();
+    network.params.puzzle_effort = 1;
+    let mut world = World::with_overlay(120, network).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
     let carol = world.add_client();
     for number in 0..40 {
         world.send(carol, &address, body(number, 100));

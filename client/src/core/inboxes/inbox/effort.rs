@@ -81,7 +81,8 @@ impl Effort {
             self.state.at_holders = self.state.wanted;
         }
         if self.follows_at.is_none() {
-            if self.is_flooded(cx.now) {
+            // A network that asks for no puzzles has none.
+            if cx.network.params.puzzle_effort > 0 && self.is_flooded(cx.now) {
                 self.rise(cx);
             } else if self.state.wanted > 0
                 && self.state.moved_at.min(cx.wall) + EFFORT_FALLS_AFTER <= cx.wall
@@ -92,6 +93,7 @@ impl Effort {
         self.state.in_descriptor != before
     }
 
+    /// Whether strangers come faster than the owner wants to read.
     fn is_flooded(&self, now: Instant) -> bool {
         let first = self.came.front();
         self.came.len() >= STRANGERS_WINDOW_MAX
@@ -163,6 +165,7 @@ impl Effort {
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::network::Network;
     use umbel_proto::time::Duration;
 
     use super::super::super::super::testing::When;
@@ -195,7 +198,9 @@ mod tests {
                 now: Instant::default() + passed,
                 ..When::at(START + passed)
             };
-            when.act(|cx| effort.drive(cx));
+            let mut network = Network::local();
+            network.params.puzzle_effort = 1;
+            when.act_in(network, |cx| effort.drive(cx));
             let state = self.effort.state();
             (state.in_descriptor, state.at_holders)
         }
