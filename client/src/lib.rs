@@ -51,6 +51,6 @@ pub use contact::{ContactEntry, ContactError, Correspondent, Verified};
 pub use library::{Deleted, Library, Old};
 pub use store::{
     BareStore, Claim, ConfigFault, Conversed, DatabaseError, Fate, FilesFault, HistoryFilter,
-    InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError,
-    SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
+    InitError, KeyChange, KeyChangeError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase,
+    Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
 };

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use umbel_client::core::io::{SendFault, StoreFault};
 use umbel_client::{
     ClientClosed, ConfigFault, ContactError, CreateInboxError, DatabaseError, FilesFault,
-    InitError, ListenError, OpenError, ProfileError, ReadError, SeedError, SendError, StopReason,
+    InitError, KeyChangeError, ListenError, OpenError, ProfileError, ReadError, SeedError,
+    SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::LETTER_LEN_MAX;
@@ -409,6 +410,20 @@ impl From<InitError> for Failure {
                 }
                 _ => error.into(),
             },
+        }
+    }
+}
+
+impl From<KeyChangeError> for Failure {
+    fn from(error: KeyChangeError) -> Self {
+        let text = error.to_string();
+        match error {
+            KeyChangeError::Profile(error) => error.into(),
+            KeyChangeError::Key(error) => error.into(),
+            KeyChangeError::InUse { .. } => Self::failed(
+                text,
+                "end every other umbel that uses the profile, then try again; nothing was changed",
+            ),
         }
     }
 }

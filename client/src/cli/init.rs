@@ -99,7 +99,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     }
     let key = match args.key_file {
         Some(path) => NewKey::File(path),
-        None => NewKey::Passphrase(secret::new(session)?),
+        None => NewKey::Passphrase(secret::new(session, &secret::PROFILE)?),
     };
     let seed_count = seeds.len();
     Profile::create(
@@ -151,7 +151,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
 }
 
 /// Warns of losing the only thing that opens the profile.
-fn loss_words(key_file: Option<&Path>) -> String {
+pub(super) fn loss_words(key_file: Option<&Path>) -> String {
     let (what, advice) = match key_file {
         Some(path) => (
             format!("The key in {} opens it", path.display()),

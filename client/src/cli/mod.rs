@@ -17,6 +17,7 @@ mod mail;
 mod mending;
 mod outbox;
 mod output;
+mod passphrase;
 mod people;
 mod receive;
 mod relay;
@@ -133,6 +134,9 @@ enum Command {
     /// List, show, cancel or retry messages in the outbox
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// Change the passphrase or the key file that opens the profile; needs no network
+    #[command(subcommand)]
+    Passphrase(passphrase::PassphraseCommand),
     /// Run a relay on this machine, for others, until Ctrl-C; makes one the first time
     Relay(relay::RelayArgs),
     /// Show the state of the profile and the network
@@ -183,6 +187,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Delete(args) => mail::delete(&session, &args),
         Command::Receive(args) => block_on(receive::run(&session, &args)),
         Command::Outbox(command) => block_on(outbox::run(&session, &command)),
+        Command::Passphrase(command) => passphrase::run(&session, command),
         Command::Relay(args) => block_on(relay::run(&session, args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
         Command::Vanguards(command) => vanguards::run(&session, command),

@@ -198,7 +198,7 @@ impl Session {
     }
 
     /// The profile, with what opens it.
-    fn profile(&self) -> Result<Profile, Failure> {
+    pub(super) fn profile(&self) -> Result<Profile, Failure> {
         let mut profile = Profile::load(&self.profile_dir()?)?;
         if let Some(relay) = relay::own_relay() {
             profile.set_own_relay(relay);
@@ -207,7 +207,7 @@ impl Session {
             secret::warn_if_shared(self, path);
         }
         if profile.needs_passphrase() {
-            profile.set_passphrase(secret::existing(self)?);
+            profile.set_passphrase(secret::existing(self, &secret::PROFILE)?);
         }
         Ok(profile)
     }

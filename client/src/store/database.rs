@@ -99,7 +99,7 @@ impl DatabaseError {
 
     /// This, or what keeps the database at `path` from being written: SQLite calls a full disk an
     /// I/O error, or says that it can't open a file.
-    fn or_write_fault(self, path: &Path) -> Self {
+    pub(super) fn or_write_fault(self, path: &Path) -> Self {
         match self {
             Self::Sqlite { .. } | Self::Lock(_) => {
                 files::write_fault(path).map_or(self, Self::Unwritable)
@@ -284,34 +284,46 @@ impl Database {
         key: &DatabaseKey,
         context: &StepContext,
     ) -> Result<Self, DatabaseError> {
-        let connection = Self::connect(path, key, "FULL")?;
-        let mut database = Self {
-            connection,
-            unwritable: None,
-            lock: None,
-        };
+        let mut database = Self::of(Self::connect(path, key, "FULL")?);
         database.migrate(path, context)?;
         Ok(database)
     }
 
-    fn connect(
+    pub(super) fn of(connection: Connection) -> Self {
+        Self {
+            connection,
+            unwritable: None,
+            lock: None,
+        }
+    }
+
+    pub(super) fn connect(
         path: &Path,
         key: &DatabaseKey,
         synchronous: &str,
     ) -> Result<Connection, DatabaseError> {
+        let connection = Self::begin(path)?;
+        Self::unlock(&connection, key)?;
+        Self::set_up(&connection, synchronous)?;
+        Ok(connection)
+    }
+
+    pub(super) fn begin(path: &Path) -> Result<Connection, DatabaseError> {
         let connection =
             Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
         connection
             .busy_timeout(BUSY_MAX)
             .doing("set up the profile's database")?;
-        Self::unlock(&connection, key)?;
+        Ok(connection)
+    }
+
+    pub(super) fn set_up(connection: &Connection, synchronous: &str) -> Result<(), DatabaseError> {
         connection
             .execute_batch(&format!(
                 "PRAGMA synchronous = {synchronous}; PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON;
                  PRAGMA temp_store = MEMORY;"
             ))
-            .doing("set up the profile's database")?;
-        Ok(connection)
+            .doing("set up the profile's database")
     }
 
     /// Whether it can be written, as far as was seen when it was opened.
@@ -325,7 +337,7 @@ impl Database {
         self.lock = Some(lock);
     }
 
-    fn unlock(connection: &Connection, key: &DatabaseKey) -> Result<(), DatabaseError> {
+    pub(super) fn unlock(connection: &Connection, key: &DatabaseKey) -> Result<(), DatabaseError> {
         // The log would name a wrong key on standard error, which is ours to say.
         connection
             .execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")

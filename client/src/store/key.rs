@@ -123,11 +123,20 @@ impl DatabaseKey {
 
     /// The statement that gives SQLCipher the key as it is, without another stretching.
     pub(crate) fn pragma(&self) -> Zeroizing<String> {
+        self.statement("key")
+    }
+
+    /// The statement that makes this the key of an open database.
+    pub(crate) fn rekey_pragma(&self) -> Zeroizing<String> {
+        self.statement("rekey")
+    }
+
+    fn statement(&self, pragma: &str) -> Zeroizing<String> {
         let hex = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&self.0));
         let mut sql = Zeroizing::new(String::with_capacity(96));
-        sql.push_str("PRAGMA key = \"x'");
-        sql.push_str(&hex);
-        sql.push_str("'\"");
+        for part in ["PRAGMA ", pragma, " = \"x'", &hex, "'\""] {
+            sql.push_str(part);
+        }
         sql
     }
 }

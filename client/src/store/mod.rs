@@ -14,6 +14,7 @@ mod meeting;
 mod migrate;
 mod ops;
 mod profile;
+mod rekey;
 mod seeds;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,9 @@ pub use database::{DatabaseError, StoredMessage};
 pub use files::FilesFault;
 pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use mail::Place;
-pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
+pub use profile::{
+    ConfigFault, InitError, KeyChange, KeyChangeError, NewProfile, Profile, ProfileError,
+};
 pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
 
 pub(crate) use database::Database;

@@ -11,6 +11,7 @@
 //! ```
 
 mod init;
+mod rekey;
 
 use std::fmt;
 use std::fs;
@@ -23,7 +24,7 @@ use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::{Network, NetworkFault};
 use umbel_relay::shell::Clock;
-use umbel_relay::shell::files::Watched;
+use umbel_relay::shell::files::{Watched, write_whole};
 
 use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
@@ -33,6 +34,7 @@ use super::migrate::StepContext;
 use super::unfinished;
 
 pub use init::{InitError, NewProfile};
+pub use rekey::{KeyChange, KeyChangeError};
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
@@ -108,6 +110,9 @@ pub(super) struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<String>,
     key: RawKey,
+    /// The key that is to open it instead: only while it changes, or after that was interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_key: Option<RawKey>,
 }
 
 impl RawConfig {
@@ -115,9 +120,28 @@ impl RawConfig {
     pub(super) fn set_seeds(&mut self, seeds: &[Peer]) {
         self.seeds = seeds.iter().map(Peer::to_string).collect();
     }
+
+    /// Writes it in the place of that in `dir`. After a crash there is one or the other.
+    pub(super) fn replace_in(&self, dir: &Path) -> Result<(), ProfileError> {
+        let path = dir.join(CONFIG_FILE);
+        let attempt = |doing| {
+            let path = path.clone();
+            move |source| ProfileError::Io {
+                doing,
+                path,
+                source,
+            }
+        };
+        // A link to a file elsewhere stays one.
+        let target = fs::canonicalize(&path).map_err(attempt("find"))?;
+        toml::to_string(self)
+            .map_err(io::Error::other)
+            .and_then(|text| write_whole(&target, text.as_bytes(), true))
+            .map_err(attempt("write"))
+    }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum RawKey {
     /// Argon2id.
@@ -139,6 +163,20 @@ pub(super) enum KeySource {
     File(PathBuf),
 }
 
+/// What profile.toml says of a key, and where that key comes from.
+struct KnownKey {
+    raw: RawKey,
+    source: KeySource,
+}
+
+/// What profile.toml says.
+pub(super) struct Config {
+    pub(super) network: Network,
+    pub(super) seeds: Vec<Peer>,
+    /// The key; while it changes, the old one and the new one, of which one opens the database.
+    keys: Vec<KnownKey>,
+}
+
 /// A profile whose key is known, as soon as it has been given its passphrase. Opened with
 /// [`crate::Client::open`], or [`crate::Library::open`] for what needs no network.
 #[expect(missing_debug_implementations, reason = "may hold a passphrase")]
@@ -147,7 +185,7 @@ pub struct Profile {
     network: Network,
     seeds: Vec<Peer>,
     own_relay: Option<RelayId>,
-    key_source: KeySource,
+    keys: Vec<KnownKey>,
     passphrase: Option<Passphrase>,
 }
 
@@ -169,21 +207,16 @@ impl Profile {
     /// # Errors
     /// See [`ProfileError`].
     pub fn load(dir: &Path) -> Result<Self, ProfileError> {
-        let (path, text) = read_config(dir)?;
-        let (network, seeds, key_source) =
-            parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
-        let key_source = match key_source {
-            KeySource::File(path) => KeySource::File(dir.join(path)),
-            passphrase @ KeySource::Passphrase { .. } => passphrase,
-        };
-        Ok(Self {
+        let config = load_config(dir)?;
+        let profile = Self {
             dir: dir.to_owned(),
-            network,
-            seeds,
+            network: config.network,
+            seeds: config.seeds,
             own_relay: None,
-            key_source,
+            keys: config.keys,
             passphrase: None,
-        })
+        };
+        Ok(profile.settled())
     }
 
     /// Whether this directory holds a profile, whatever its state.
@@ -193,12 +226,13 @@ impl Profile {
 
     /// Whether a passphrase opens it, which [`Profile::set_passphrase`] takes.
     pub fn needs_passphrase(&self) -> bool {
-        matches!(self.key_source, KeySource::Passphrase { .. }) && self.passphrase.is_none()
+        let is_passphrase = |key: &KnownKey| matches!(key.source, KeySource::Passphrase { .. });
+        self.keys.iter().any(is_passphrase) && self.passphrase.is_none()
     }
 
     /// The file whose key opens it, unless a passphrase does.
     pub fn key_file(&self) -> Option<&Path> {
-        match &self.key_source {
+        match &self.keys.first()?.source {
             KeySource::File(path) => Some(path),
             KeySource::Passphrase { .. } => None,
         }
@@ -232,29 +266,9 @@ impl Profile {
 
     fn open_by(
         self,
-        open: impl FnOnce(&Path, &DatabaseKey, &StepContext) -> Result<Database, DatabaseError>,
+        open: impl Fn(&Path, &DatabaseKey, &StepContext) -> Result<Database, DatabaseError>,
     ) -> Result<OpenProfile, ProfileError> {
-        let path = self.dir.join(DATABASE_FILE);
-        // Where that fails, the check says that the database is missing.
-        let _ = unfinished::finish(&self.dir, &path);
-        files::check(&path).map_err(ProfileError::Files)?;
-        files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
-        let watched = Watched::begin(&self.dir, &[DATABASE_FILE]);
-        let key = self.key()?;
-        let context = StepContext {
-            wall: Clock::wall(),
-            record_life: self.network.params.record_life,
-        };
-        let database = open(&path, &key, &context).map_err(|error| match error {
-            DatabaseError::WrongKey if files::is_overwritten(&path) => {
-                ProfileError::Files(FilesFault::Overwritten(path.clone()))
-            }
-            DatabaseError::WrongKey => match &self.key_source {
-                KeySource::Passphrase { .. } => ProfileError::WrongPassphrase,
-                KeySource::File(path) => ProfileError::WrongKeyFile(path.clone()),
-            },
-            other => ProfileError::Database(other),
-        })?;
+        let (database, _, watched) = self.unlock(open)?;
         let lock_file = LockFile::of(&self.dir);
         Ok(OpenProfile {
             dir: self.dir,
@@ -267,8 +281,42 @@ impl Profile {
         })
     }
 
-    fn key(&self) -> Result<DatabaseKey, ProfileError> {
-        match &self.key_source {
+    /// Opens the database, with the key that does; the files are watched from before.
+    fn unlock(
+        &self,
+        open: impl Fn(&Path, &DatabaseKey, &StepContext) -> Result<Database, DatabaseError>,
+    ) -> Result<(Database, DatabaseKey, Watched), ProfileError> {
+        let path = self.dir.join(DATABASE_FILE);
+        // Where that fails, the check says that the database is missing.
+        let _ = unfinished::finish(&self.dir, &path);
+        files::check(&path).map_err(ProfileError::Files)?;
+        files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
+        let watched = Watched::begin(&self.dir, &[DATABASE_FILE]);
+        let context = StepContext {
+            wall: Clock::wall(),
+            record_life: self.network.params.record_life,
+        };
+        let mut opened = Err(ProfileError::PassphraseNeeded);
+        for known in &self.keys {
+            opened = self.key(&known.source).and_then(|key| {
+                open(&path, &key, &context)
+                    .map(|database| (database, key))
+                    .map_err(|error| known.opening_error(error, &path))
+            });
+            match &opened {
+                Ok(_) => {
+                    self.settle(known);
+                    break;
+                }
+                Err(error) if error.is_of_key() => {}
+                Err(_) => break,
+            }
+        }
+        opened.map(|(database, key)| (database, key, watched))
+    }
+
+    fn key(&self, source: &KeySource) -> Result<DatabaseKey, ProfileError> {
+        match source {
             KeySource::Passphrase { salt, cost } => {
                 let passphrase = self
                     .passphrase
@@ -291,6 +339,31 @@ impl Profile {
                 })
             }
         }
+    }
+}
+
+impl KnownKey {
+    fn opening_error(&self, error: DatabaseError, database: &Path) -> ProfileError {
+        match error {
+            DatabaseError::WrongKey if files::is_overwritten(database) => {
+                ProfileError::Files(FilesFault::Overwritten(database.to_owned()))
+            }
+            DatabaseError::WrongKey => match &self.source {
+                KeySource::Passphrase { .. } => ProfileError::WrongPassphrase,
+                KeySource::File(path) => ProfileError::WrongKeyFile(path.clone()),
+            },
+            other => ProfileError::Database(other),
+        }
+    }
+}
+
+impl ProfileError {
+    /// Whether another key may open the profile where this one did not.
+    fn is_of_key(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongPassphrase | Self::WrongKeyFile(_) | Self::KeyFileUnreadable { .. }
+        )
     }
 }
 
@@ -320,7 +393,7 @@ pub(super) fn parse_raw(text: &str) -> Result<RawConfig, ConfigFault> {
     }
 }
 
-pub(super) fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
+pub(super) fn parse_config(text: &str) -> Result<Config, ConfigFault> {
     let raw = parse_raw(text)?;
     let network = stored_network(raw.network.as_deref()).map_err(ConfigFault::Network)?;
     let seeds = raw
@@ -328,29 +401,54 @@ pub(super) fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource)
         .into_iter()
         .map(|text| text.parse().map_err(|_| ConfigFault::Seed(text)))
         .collect::<Result<Vec<Peer>, _>>()?;
-    let key_source = match raw.key {
-        RawKey::Passphrase {
-            salt,
-            memory_kib,
-            passes,
-            lanes,
-        } => {
-            let bytes = HEXLOWER
-                .decode(salt.as_bytes())
-                .map_err(|_| ConfigFault::Key)?;
-            let salt = bytes.try_into().map_err(|_| ConfigFault::Key)?;
-            KeySource::Passphrase {
-                salt,
-                cost: PassphraseCost {
-                    memory_kib,
-                    passes,
-                    lanes,
-                },
-            }
+    let keys = [Some(raw.key), raw.new_key].into_iter().flatten();
+    let mut keys = keys.map(KnownKey::parse).collect::<Result<Vec<_>, _>>()?;
+    // The last one tried says what is wrong: a wrong passphrase is likelier than a wrong file.
+    keys.sort_by_key(|key| matches!(key.source, KeySource::Passphrase { .. }));
+    Ok(Config {
+        network,
+        seeds,
+        keys,
+    })
+}
+
+/// What the profile.toml in this directory says, with the paths of key files in full.
+fn load_config(dir: &Path) -> Result<Config, ProfileError> {
+    let (path, text) = read_config(dir)?;
+    let mut config = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
+    for key in &mut config.keys {
+        if let KeySource::File(path) = &mut key.source {
+            *path = dir.join(&path);
         }
-        RawKey::File { path } => KeySource::File(path),
-    };
-    Ok((network, seeds, key_source))
+    }
+    Ok(config)
+}
+
+impl KnownKey {
+    fn parse(raw: RawKey) -> Result<Self, ConfigFault> {
+        let source = match &raw {
+            RawKey::Passphrase {
+                salt,
+                memory_kib,
+                passes,
+                lanes,
+            } => {
+                let bytes = HEXLOWER
+                    .decode(salt.as_bytes())
+                    .map_err(|_| ConfigFault::Key)?;
+                KeySource::Passphrase {
+                    salt: bytes.try_into().map_err(|_| ConfigFault::Key)?,
+                    cost: PassphraseCost {
+                        memory_kib: *memory_kib,
+                        passes: *passes,
+                        lanes: *lanes,
+                    },
+                }
+            }
+            RawKey::File { path } => KeySource::File(path.clone()),
+        };
+        Ok(Self { raw, source })
+    }
 }
 
 fn parse_network(text: Option<&str>) -> Result<Network, NetworkFault> {

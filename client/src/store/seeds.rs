@@ -6,14 +6,12 @@
 //! changes at once follow each other.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::Path;
 
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_relay::shell::files::write_whole;
 
-use super::profile::{CONFIG_FILE, ProfileError, RawConfig, parse_config, parse_raw, read_config};
+use super::profile::{ProfileError, RawConfig, parse_config, parse_raw, read_config};
 
 /// Most seeds of its own that a profile has.
 pub const SEEDS_MAX: usize = 64;
@@ -138,12 +136,12 @@ fn read(dir: &Path) -> Result<(RawConfig, Seeds), ProfileError> {
         path: path.clone(),
         fault,
     };
-    let (network, own, _) = parse_config(&text).map_err(fault)?;
+    let config = parse_config(&text).map_err(fault)?;
     Ok((
         parse_raw(&text).map_err(fault)?,
         Seeds {
-            own,
-            network: network.seeds,
+            own: config.seeds,
+            network: config.network.seeds,
         },
     ))
 }
@@ -167,16 +165,7 @@ fn change(
     let (mut config, mut seeds) = read(dir)?;
     act(&mut seeds)?;
     config.set_seeds(&seeds.own);
-    let path = dir.join(CONFIG_FILE);
-    // A link to a file elsewhere stays one.
-    let path = fs::canonicalize(&path).map_err(attempt("find", &path))?;
-    replace(&path, &config).map_err(attempt("write", &path))?;
-    Ok(())
-}
-
-fn replace(path: &Path, config: &RawConfig) -> io::Result<()> {
-    let text = toml::to_string(config).map_err(io::Error::other)?;
-    write_whole(path, text.as_bytes(), true)
+    Ok(config.replace_in(dir)?)
 }
 
 impl fmt::Display for SeedError {
@@ -199,10 +188,12 @@ impl std::error::Error for SeedError {}
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use tempfile::TempDir;
 
+    use super::super::profile::CONFIG_FILE;
     use super::super::{NewKey, NewProfile, Profile};
     use super::*;
 

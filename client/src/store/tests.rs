@@ -22,7 +22,7 @@ fn seed_peer() -> Peer {
     }
 }
 
-fn with_passphrase(text: &str) -> NewProfile {
+pub(super) fn with_passphrase(text: &str) -> NewProfile {
     NewProfile {
         network: None,
         seeds: vec![seed_peer()],
@@ -39,7 +39,7 @@ fn with_key_file(path: &Path) -> NewProfile {
 }
 
 /// A profile without a passphrase, in `dir`, which is there already.
-fn create(dir: &Path) -> PathBuf {
+pub(super) fn create(dir: &Path) -> PathBuf {
     let profile = dir.join("profile");
     Profile::create(
         &profile,
@@ -50,11 +50,11 @@ fn create(dir: &Path) -> PathBuf {
     profile
 }
 
-fn database(profile: &Path) -> Database {
+pub(super) fn database(profile: &Path) -> Database {
     Profile::load(profile).unwrap().open().unwrap().database
 }
 
-fn put_message(number: u64) -> StoreOp {
+pub(super) fn put_message(number: u64) -> StoreOp {
     StoreOp::PutMessage {
         inbox: Some("main".to_owned()),
         id: message_id(number),
@@ -77,7 +77,7 @@ fn held(id: MessageId) -> Notice {
     }
 }
 
-fn message_id(number: u64) -> MessageId {
+pub(super) fn message_id(number: u64) -> MessageId {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
     MessageId(id)
@@ -87,7 +87,7 @@ fn secret(byte: u8) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(vec![byte; 40])
 }
 
-fn all_ok(results: &[Result<(), DatabaseError>]) -> bool {
+pub(super) fn all_ok(results: &[Result<(), DatabaseError>]) -> bool {
     results.iter().all(Result::is_ok)
 }
 

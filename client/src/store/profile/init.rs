@@ -113,6 +113,7 @@ impl Profile {
             seeds: new.seeds.iter().map(Peer::to_string).collect(),
             network: new.network,
             key: key.source,
+            new_key: None,
         };
         if !key.is_left_behind {
             make_database(dir, &key.key, &mut made)?;
@@ -166,17 +167,21 @@ impl Drop for Made {
     }
 }
 
-/// The key of a profile that is being made.
-struct ChosenKey {
-    key: DatabaseKey,
-    source: RawKey,
+/// A profile's new key.
+pub(super) struct ChosenKey {
+    pub(super) key: DatabaseKey,
+    pub(super) source: RawKey,
     /// Where it is to be written, unless a passphrase gives it.
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// Whether a killed process has made this key file and the database that it opens.
     is_left_behind: bool,
 }
 
-fn choose_key(dir: &Path, new: NewKey, rng: &mut dyn CryptoRng) -> Result<ChosenKey, InitError> {
+pub(super) fn choose_key(
+    dir: &Path,
+    new: NewKey,
+    rng: &mut dyn CryptoRng,
+) -> Result<ChosenKey, InitError> {
     match new {
         NewKey::Passphrase(passphrase) => from_passphrase(&passphrase, rng),
         NewKey::File(path) => {
@@ -237,6 +242,12 @@ fn from_passphrase(
 }
 
 fn write_key(key: &DatabaseKey, path: &Path, made: &mut Made) -> Result<(), InitError> {
+    write_new_key(key, path)?;
+    made.note(path);
+    Ok(())
+}
+
+pub(super) fn write_new_key(key: &DatabaseKey, path: &Path) -> Result<(), InitError> {
     key.write_file(path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.to_owned()),
         _ => InitError::Io {
@@ -244,9 +255,7 @@ fn write_key(key: &DatabaseKey, path: &Path, made: &mut Made) -> Result<(), Init
             path: path.to_owned(),
             source,
         },
-    })?;
-    made.note(path);
-    Ok(())
+    })
 }
 
 /// Makes the database under the name that it has until the directory is a profile.
